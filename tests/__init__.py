@@ -1,0 +1,1 @@
+"""Tests: real servers, real processes, real signals."""
