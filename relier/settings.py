@@ -300,7 +300,7 @@ def _explain(detail: ErrorDetails) -> str:
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Return one line per `RELIER_*` variable of environment and `.env` that is no setting, without its value."""
+    """Return a line for each `RELIER_*` variable of environment and `.env` that is no setting."""
     known = {f"{PREFIX}{name.upper()}": None for name in Settings.model_fields}
     present = dict.fromkeys(os.environ if environ is None else environ)
     if environ is None and Path(ENV_FILE).is_file():

@@ -1,0 +1,146 @@
+"""Fixtures that give tests real servers, and the account of what could not run.
+
+`server`          the session's shared server, once per kind (embedded, redis); never hurt it
+`store_url`       its URL, emptied before the test
+`client`          a client of it
+`settings`        settings that point to it
+`private_server`  a factory of servers that the test may kill, stop and restart
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import pytest
+import redis
+
+from relier.settings import Settings, reset_settings
+from tests import servers
+from tests.servers import Server
+
+#: Why a kind of server could not be had, and the tests that were skipped for it.
+_missing = pytest.StashKey[dict[str, str]]()
+_skipped = pytest.StashKey[dict[str, set[str]]]()
+_used = pytest.StashKey[dict[str, str]]()
+
+REQUIRE_VARIABLE = "RELIER_TEST_REQUIRE"
+
+PrivateServers = Callable[..., Server]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_missing] = {
+        kind: servers.MISSING[kind] for kind in servers.KINDS if not servers.sources(kind)
+    }
+    config.stash[_skipped] = {}
+    config.stash[_used] = {}
+    config.stash[_required] = _names(os.environ.get(REQUIRE_VARIABLE, ""))
+    for name in [
+        name for name in os.environ if name.startswith("RELIER_") and not name.startswith("RELIER_TEST_")
+    ]:
+        del os.environ[name]  # the user's own settings must not reach tests, nor the processes they start
+
+
+_required = pytest.StashKey[list[str]]()
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    lines = []
+    for kind in servers.KINDS:
+        found = servers.sources(kind)
+        lines.append(f"{kind}: {found[0].description if found else 'MISSING, ' + servers.MISSING[kind]}")
+    return lines
+
+
+def _skip(request: pytest.FixtureRequest, kind: str, reason: str) -> NoReturn:
+    request.config.stash[_missing][kind] = reason
+    request.config.stash[_skipped].setdefault(kind, set()).add(request.node.nodeid)
+    pytest.skip(f"NOT RUN, no {kind} server: {reason}")
+
+
+def _failures(config: pytest.Config) -> list[str]:
+    missing = config.stash[_missing]
+    unknown = [f"{name}: no such backend" for name in config.stash[_required] if name not in servers.KINDS]
+    return unknown + [f"{name}: {missing[name]}" for name in config.stash[_required] if name in missing]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and _failures(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for kind, description in config.stash[_used].items():
+        terminalreporter.write_line(f"{kind} tests ran on {description}")
+    missing = config.stash[_missing]
+    if not missing and not _failures(config):
+        return
+    terminalreporter.section("NOT RUN", sep="!", red=True, bold=True)
+    for kind, reason in missing.items():
+        count = len(config.stash[_skipped].get(kind, ()))
+        terminalreporter.write_line(f"{kind}: {reason} ({count} tests or groups skipped)", red=True)
+    for failure in _failures(config):
+        terminalreporter.write_line(f"FAILED: {REQUIRE_VARIABLE} asks for {failure}", red=True, bold=True)
+
+
+@pytest.fixture(scope="session", params=servers.KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    kind: str = request.param
+    try:
+        started = servers.start(kind)
+    except servers.Unavailable as error:
+        _skip(request, kind, str(error))
+    request.config.stash[_used][kind] = started.description
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def store_url(server: Server) -> str:
+    with server.client() as client:
+        client.flushall()
+    return server.url
+
+
+@pytest.fixture
+def client(server: Server, store_url: str) -> Iterator[redis.Redis]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def settings(store_url: str) -> Settings:
+    return Settings(redis_url=store_url)
+
+
+@pytest.fixture
+def private_server(request: pytest.FixtureRequest) -> Iterator[PrivateServers]:
+    """Call with a kind and configuration: `private_server("redis", **{"maxmemory": "10mb"})`."""
+    started: list[Server] = []
+
+    def start(kind: str = "embedded", **config: str) -> Server:
+        options = {name.replace("_", "-"): value for name, value in config.items()}
+        try:
+            started.append(servers.start(kind, options, private=True))
+        except servers.Unavailable as error:
+            _skip(request, kind, str(error))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the settings of one test, and a developer's `.env`, out of the others."""
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    reset_settings()
+    yield
+    reset_settings()
