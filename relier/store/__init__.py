@@ -1,0 +1,22 @@
+"""The store: Redis and Lua, the one place where a task's fate is decided."""
+
+from __future__ import annotations
+
+from relier.store.keys import SHARDS, shard_of
+from relier.store.records import Record
+from relier.store.store import Store, get_store
+from relier.store.verdicts import Claim, Due, Failure, Sending, Settled, Verdict
+
+__all__ = [
+    "SHARDS",
+    "Claim",
+    "Due",
+    "Failure",
+    "Record",
+    "Sending",
+    "Settled",
+    "Store",
+    "Verdict",
+    "get_store",
+    "shard_of",
+]

@@ -1,0 +1,107 @@
+"""Runs scripts on Redis: one connection a thread, no retries below us, the same call again when that is safe."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
+from redis.retry import Retry
+
+from relier.store.scripts import Script
+
+Argument = str | bytes | int | float
+
+#: What a script call may meet while Redis is away, restarts or fails over. All of our scripts may be sent again.
+UNAVAILABLE: tuple[type[Exception], ...] = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+    OSError,
+)
+
+
+def no_retries() -> Retry:
+    """Return redis-py's retry policy for scripts: none (its default ran a timed-out script twice)."""
+    return Retry(NoBackoff(), 0)
+
+
+class ScriptRunner:
+    """Sends scripts over a connection of the calling thread's own.
+
+    Parameters:
+      client: tells how to connect. The connections are outside its pool: there is one for each thread that calls.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self._local = threading.local()
+        self._pid = os.getpid()
+        self._connections: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
+
+    def run(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
+        """Run one script and return its reply; loads it into the server's cache when it is missing."""
+        return self.run_many([(script, keys, args)])[0]
+
+    def run_many(self, calls: Sequence[tuple[Script, Sequence[str], Iterable[Argument]]]) -> list[Any]:
+        """Run several scripts in one round trip; raises the first error that one of them replied."""
+        packed = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
+        replies = self._exchange(packed)
+        for i, reply in enumerate(replies):
+            if isinstance(reply, redis.exceptions.NoScriptError):
+                script = calls[i][0]
+                replies[i] = self._exchange([("EVAL", script.source, *packed[i][2:])])[0]
+            if isinstance(replies[i], Exception):
+                raise replies[i]
+        return replies
+
+    def command(self, *args: Argument) -> Any:
+        """Run one plain command."""
+        reply = self._exchange([args])[0]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        connection = self._connection()
+        try:
+            if len(commands) == 1:
+                connection.send_command(*commands[0])
+            else:
+                connection.send_packed_command(connection.pack_commands(commands))
+            return [self._read(connection) for _ in commands]
+        except BaseException:
+            # A reply may still be on its way; nobody else shall read it as its own.
+            connection.disconnect()
+            raise
+
+    @staticmethod
+    def _read(connection: AbstractConnection) -> Any:
+        try:
+            return connection.read_response()
+        except redis.ResponseError as error:
+            return error
+
+    def _connection(self) -> AbstractConnection:
+        if self._pid != os.getpid():  # A forked child must not share its parent's sockets.
+            self._local, self._pid, self._connections = threading.local(), os.getpid(), weakref.WeakSet()
+        connection: AbstractConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            pool = self.client.connection_pool
+            connection = pool.connection_class(**pool.connection_kwargs)
+            self._local.connection = connection
+            self._connections.add(connection)
+        return connection
+
+    def close(self) -> None:
+        """Close every thread's connection; a later call opens a new one."""
+        for connection in list(self._connections):
+            connection.disconnect()

@@ -1,0 +1,106 @@
+"""The fleet: which workers there are, which were declared dead, what is owed to them, who holds which lease."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from relier.store.connection import Argument, ScriptRunner
+from relier.store.keys import Keys
+from relier.store.scripts import script
+
+#: How long (s) a parted identity is refused: longer than any zombie sleeps.
+GONE_KEPT = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look at the fleet."""
+
+    server_time: int  #: µs
+    beats: dict[str, int]
+    obligations: tuple[str, ...]
+    leases: dict[str, str]
+
+
+def _pairs(flat: Iterable[Any]) -> dict[str, str]:
+    parts = [part.decode() if isinstance(part, bytes) else str(part) for part in flat]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+class Fleet:
+    """Fleet operations of one namespace, all in shard 00."""
+
+    def __init__(self, runner: ScriptRunner, keys: Keys) -> None:
+        self._runner = runner
+        self._keys = keys
+
+    def _run(self, name: str, *args: Argument) -> Any:
+        return self._runner.run(script("fleet_" + name), self._keys.fleet, ("", *args))
+
+    def register(self, worker: str, told: dict[str, Any]) -> bool:
+        """Make a worker known. False: this identity was declared dead."""
+        return bool(self._run("register", worker, json.dumps(told)) == b"ok")
+
+    def beat(self, worker: str) -> tuple[str, int]:
+        """Beat once; returns ok, gone or unknown, and the server's time in µs."""
+        reply = self._run("beat", worker)
+        return reply[0].decode(), int(reply[1])
+
+    def declare_dead(self, worker: str) -> bool:
+        """Declare a worker dead; True for the one caller that did it."""
+        return bool(self._run("part", worker, "crash", "1", int(GONE_KEPT * 1e6)))
+
+    def leave(self, worker: str, leftovers: bool) -> bool:
+        """Leave in order; with `leftovers` what the worker still owns is handed over by the next sweep."""
+        return bool(self._run("part", worker, "left", "1" if leftovers else "0", int(GONE_KEPT * 1e6)))
+
+    def observe(self) -> Observation:
+        """Look at beats, obligations and leases."""
+        time, beats, obligations, leases = self._run("observe")
+        counters = {worker: int(beat) for worker, beat in _pairs(beats).items()}
+        return Observation(int(time), counters, tuple(o.decode() for o in obligations), _pairs(leases))
+
+    def lease(self, wishes: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+        """Apply (slot, lease last seen, lease wanted) wishes; returns all leases afterwards."""
+        return _pairs(self._run("lease", *(part for wish in wishes for part in wish)))
+
+    def format(self, version: int, shards: int) -> tuple[int, int]:
+        """Record format version and shard count at the first start; return what is recorded."""
+        reply = self._run("format", version, shards)
+        return int(reply[0]), int(reply[1])
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        """Return what each living worker told about itself."""
+        flat = self._runner.command("HGETALL", self._keys.fleet[0])
+        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        return {worker.decode(): json.loads(told) for worker, told in pairs}
+
+    def obligation(self, worker: str) -> dict[str, Any] | None:
+        """Return what is owed to a dead worker: how it parted, when, and what it told."""
+        raw = self._runner.command("HGET", self._keys.fleet[3], worker)
+        if raw is None:
+            return None
+        owed: dict[str, Any] = json.loads(raw)
+        owed["told"] = json.loads(owed["told"])
+        return owed
+
+    def fulfilled(self, worker: str) -> None:
+        """Drop an obligation after everything in it was done."""
+        self._runner.command("HDEL", self._keys.fleet[3], worker)
+
+    def present(self, workers: list[str]) -> dict[str, bool]:
+        """Return for each worker whether anybody is subscribed to its control channel."""
+        if not workers:
+            return {}
+        channels = [self._keys.control(worker) for worker in workers]
+        flat = self._runner.command("PUBSUB", "NUMSUB", *channels)
+        if isinstance(flat, dict):
+            return {w: bool(flat[c.encode()]) for w, c in zip(workers, channels, strict=True)}
+        return {w: bool(int(n)) for w, n in zip(workers, flat[1::2], strict=True)}
+
+    def tell(self, worker: str, message: dict[str, Any]) -> bool:
+        """Send a control message; False when nobody listens."""
+        return bool(self._runner.command("PUBLISH", self._keys.control(worker), json.dumps({"v": 1, **message})))

@@ -1,0 +1,37 @@
+"""Names of every key and channel: `rl:<namespace>:{NN}:…`, NN one of 64 shards."""
+
+from __future__ import annotations
+
+import zlib
+
+#: The number of shards. Fixed for good: it is recorded in the store and checked at start.
+SHARDS = 64
+
+_SHARD_KEYS = ("rec", "due", "meta", "dead", "ev", "dlq")
+_FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about")
+
+
+def shard_of(key: str) -> int:
+    """Return the shard of a job key, an idempotency key or a task id."""
+    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % SHARDS
+
+
+class Keys:
+    """The keys of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._prefixes = [f"rl:{namespace}:{{{shard:02d}}}:" for shard in range(SHARDS)]
+        self._shards = [tuple(prefix + name for name in _SHARD_KEYS) for prefix in self._prefixes]
+        self.fleet = tuple(self._prefixes[0] + name for name in _FLEET_KEYS)
+
+    def shard(self, shard: int, worker: str) -> tuple[str, ...]:
+        """Return a shard's keys, the last one being `worker`'s own set."""
+        return (*self._shards[shard], self._prefixes[shard] + "own:" + worker)
+
+    def group(self, group_id: str) -> str:
+        return f"{self._prefixes[shard_of(group_id)]}grp:{group_id}"
+
+    def control(self, worker: str) -> str:
+        """Return the worker's control channel; its subscription is also the worker's sign of life."""
+        return f"{self._prefixes[0]}ctl:{worker}"

@@ -1,0 +1,29 @@
+#!lua flags=allow-oom
+-- Gives a living worker back a run that the store lost, after a rollback or a wipe (R8).
+--
+-- ARGV  1 now or ''   2 worker   3 task id   4 fence   5 max resurrections   6 queue   7 actor   8 payload version   9 body
+-- Reply adopted · refused
+--
+-- Accepts no record, or a record under a lower fence: the run's fence proves that it came later. Refused for a buried worker.
+-- A crash before it: the next beat repeats it. After it: a run like any other.
+-- include clock
+-- include record
+local now = now_us()
+local worker, id, fence = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local rec, newer = load(id)
+if rec and rec[STATE] == 'r' and rec[FENCE] == fence and rec[OWNER] == worker then return 'adopted' end
+if not lost(rec, newer, worker, fence) then return 'refused' end
+if not rec then
+  rec = new_record('r', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[9])
+  count('accepted')
+end
+if rec[STATE] == 'd' then redis.call('ZREM', DLQ, id) end
+disown(id, rec)
+rec[STATE], rec[FENCE], rec[OWNER], rec[GRANTED], rec[STICKY], rec[BODY] = 'r', fence, worker, now, true, ARGV[9]
+if fence > floor() then redis.call('HSET', META, 'floor', int(fence)) end
+redis.call('ZREM', DUE, id)
+redis.call('ZADD', OWN, int(now), id)
+save(id, rec)
+count('adopted')
+event(now, 'adopted', id, 'worker', worker, 'fence', int(fence))
+return 'adopted'

@@ -1,0 +1,51 @@
+#!lua flags=allow-oom
+-- Buries a dead worker in this shard: it joins the dead set and what it owned becomes due, in one step (R6).
+--
+-- ARGV  1 now or ''   2 the dead worker   3 'crash', or 'left' for a worker that stopped in order   4 '1' if a suspect ran in it
+--       5 how many tasks at most
+-- Reply {tasks put back, dead-lettered, still owned}
+--
+-- Accepts any worker at any time; repeated, it goes on where it stopped. A crash before it: the obligation stays and is resumed.
+-- A crash after it: claim refuses the dead worker here and takes over what it still owns.
+-- R9: when a suspect ran, only the suspect is blamed; the others were bystanders.
+-- include clock
+-- include record
+-- include crash
+local now = now_us()
+local worker, how, suspect_ran, limit = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
+-- How long a buried worker is remembered: longer than any zombie sleeps (one day, in µs).
+local BURIED_KEPT = 86400000000
+local owned = OWN_PREFIX .. worker
+redis.call('ZADD', DEAD, 'NX', int(now), worker)
+redis.call('ZREMRANGEBYSCORE', DEAD, '-inf', '(' .. int(now - BURIED_KEPT))
+
+local function put_back_run(id, rec)
+  if how == 'left' then
+    remember_run(rec, worker, now, 'handed over')
+    count('handed_over')
+  elseif crashed(id, rec, now, rec[SUSPECT] or not suspect_ran) then
+    return 1
+  else
+    count('resurrections')
+  end
+  put_back(id, rec, now, now)
+  return 0
+end
+
+local back, dead = 0, 0
+for _, id in ipairs(redis.call('ZRANGE', owned, 0, limit - 1)) do
+  redis.call('ZREM', owned, id)
+  local rec = load(id)
+  if rec and rec[OWNER] == worker then
+    if rec[STATE] == 'r' then
+      dead = dead + put_back_run(id, rec)
+    elseif rec[STATE] == 'h' then
+      disown(id, rec)
+      rec[FENCE], rec[STICKY], rec[NONCE], rec[PUBS] = next_fence(now, rec[FENCE]), true, '', 0
+      set_due(id, now)
+    end
+    save(id, rec)
+    back = back + 1
+  end
+end
+return { back - dead, dead, redis.call('ZCARD', owned) }

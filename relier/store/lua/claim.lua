@@ -1,0 +1,104 @@
+#!lua flags=allow-oom
+-- Decides whether the caller may run the copy of a task that it holds.
+--
+-- KEYS  see include/record.lua
+-- ARGV  1 now or ''   2 caller   3 task id   4 nonce   5 fence in the copy's stamp (0: a first-hand copy)
+--       6 '1' if the caller has its suspect slot free for this task   7 '1' if a follow-up (other copies may come)
+--       8 max resurrections   9 queue   10 actor   11 payload version   12 body   13 retention (µs)   14… settles
+-- Reply {verdict, fence, attempt, crashes, suspect, result, outcome}
+--       granted · taken-over (granted, after a crash) · replay (run only the hooks) · busy · stale · settled · held ·
+--       fenced (the caller was declared dead) · newer (a newer format; leave it)
+--
+-- Accepts every state. A crash right before it: nothing happened, the broker still has the copy. A crash right after it: the
+-- record is `running` under a dead owner; bury finds it through the owner's set. A lost reply: the same nonce gets the same grant.
+-- Whoever is refused may acknowledge its copy: the record holds the body, or the task has ended (R4).
+-- include clock
+-- include record
+-- include crash
+-- include settle
+local now = now_us()
+local caller, id, nonce, seen = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local slot_free, max_crashes, keep = ARGV[6] == '1', tonumber(ARGV[8]), tonumber(ARGV[13])
+
+settle_rest(14, now, keep)
+if buried(caller) then return { 'fenced' } end
+local rec, newer = load(id)
+if newer then return { 'newer' } end
+
+local function reply(verdict)
+  return { verdict, int(rec[FENCE]), rec[ATTEMPT], rec[CRASHES], rec[SUSPECT] and 1 or 0, rec[RESULT], rec[OUTCOME] }
+end
+
+local function own(state)
+  disown(id, rec)
+  rec[STATE], rec[FENCE], rec[OWNER], rec[NONCE], rec[GRANTED] = state, next_fence(now, math.max(seen, rec[FENCE])), caller, nonce, now
+  if seen > 0 then rec[STICKY] = true end
+  redis.call('ZREM', DUE, id)
+  redis.call('ZADD', OWN, int(now), id)
+  save(id, rec)
+end
+
+local function grant(verdict)
+  own('r')
+  return reply(verdict)
+end
+
+local function refuse(verdict)
+  if not rec[STICKY] then
+    rec[STICKY] = true
+    save(id, rec)
+  end
+  return { verdict }
+end
+
+-- A suspect runs alone in its process; without a free slot it waits in the store and is offered again.
+local function hold()
+  put_back(id, rec, now, now + 250000)
+  save(id, rec)
+  return { 'held' }
+end
+
+if not rec then
+  if seen > 0 and seen <= floor() then return { 'settled' } end
+  rec = new_record('s', now, ARGV[9], ARGV[10], max_crashes, tonumber(ARGV[11]), ARGV[12])
+  rec[STICKY] = ARGV[7] == '1'
+  if seen > 0 then event(now, 'unknown copy', id, 'fence', int(seen)) end
+  count('accepted')
+  return grant('granted')
+end
+
+local state = rec[STATE]
+if seen > rec[FENCE] and (state == 'r' or state == 's' or state == 'd') then
+  event(now, 'store lost data', id, 'fence', int(seen))
+  if state == 'd' then
+    redis.call('ZREM', DLQ, id)
+    count('dlq_left')
+  end
+  rec[BODY] = ARGV[12]
+  return grant('granted')
+end
+
+if state == 'r' then
+  if rec[OWNER] == caller and rec[NONCE] == nonce then return reply('granted') end
+  if not buried(rec[OWNER]) then return refuse('busy') end
+  if crashed(id, rec, now, true) then
+    save(id, rec)
+    return { 'settled' }
+  end
+  rec[STICKY] = true
+  if rec[SUSPECT] and not slot_free then return hold() end
+  return grant('taken-over')
+elseif state == 'h' then
+  if rec[OWNER] == caller and rec[NONCE] == nonce then return reply('replay') end
+  if rec[OWNER] ~= '' and not buried(rec[OWNER]) then return refuse('busy') end
+  rec[STICKY] = true
+  own('h')
+  count('replays')
+  event(now, 'replay', id, 'worker', caller)
+  return reply('replay')
+elseif state == 's' then
+  if seen < rec[FENCE] then return refuse('stale') end
+  if rec[SUSPECT] and not slot_free then return hold() end
+  return grant('granted')
+end
+return { 'settled' }

@@ -1,0 +1,38 @@
+#!lua flags=allow-oom
+-- Records that a run completed its task.
+--
+-- ARGV  1 now or ''   2 caller   3 task id   4 fence   5 '1' if hooks are still to run   6 result to replay them with
+--       7 retention (µs)   8… settles
+-- Reply accepted · refused · lost
+--
+-- Accepts `running` under exactly this fence; the same call repeated is accepted again and counted once (R2). `lost`: the store
+-- forgot this run; the caller adopts it and commits again (R5), so a commit that finds no record is accepted in two steps.
+-- A crash before it: the task is still running, its owner's burial brings it back. A crash after it: with hooks the record is
+-- owned and replayed (R7), without hooks the task has ended and late copies find it settled.
+-- include clock
+-- include record
+-- include settle
+local now = now_us()
+local caller, id, fence, hooks, keep = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[7])
+
+local function finish(rec)
+  count('completed')
+  if hooks then
+    rec[STATE], rec[OUTCOME], rec[RESULT] = 'h', 'completed', ARGV[6]
+  else
+    remember_end(id, rec, 'completed', now + keep)
+  end
+  save(id, rec)
+  return 'accepted'
+end
+
+settle_rest(8, now, keep)
+local rec, newer = load(id)
+if lost(rec, newer, caller, fence) then return 'lost' end
+if rec and rec[FENCE] == fence then
+  if rec[STATE] == 'r' then return finish(rec) end
+  if rec[OUTCOME] == 'completed' then return 'accepted' end
+end
+count('refused')
+event(now, 'refused', id, 'worker', caller, 'fence', int(fence))
+return 'refused'

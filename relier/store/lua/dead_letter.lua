@@ -1,0 +1,22 @@
+#!lua flags=allow-oom
+-- Makes a dead letter of a copy that cannot even be claimed: undecodable bytes, or an actor that nobody knows.
+--
+-- ARGV  1 now or ''   2 task id   3 queue   4 actor   5 reason   6 the failure, encoded   7 the raw body
+-- Reply dead · exists
+--
+-- Accepts only an id without record, or `waiting`. A crash before it: the broker still has the copy. After it: it is in the DLQ, and
+-- the copy that comes back is acknowledged.
+-- include clock
+-- include record
+local now = now_us()
+local id = ARGV[2]
+local rec, newer = load(id)
+if newer or (rec and rec[STATE] ~= 's') then return 'exists' end
+if not rec then
+  rec = new_record('d', now, ARGV[3], ARGV[4], 0, 0, ARGV[7])
+  count('accepted')
+end
+rec[STATE], rec[FENCE], rec[RESULT], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), ARGV[6], true
+to_dlq(id, rec, now, ARGV[5])
+save(id, rec)
+return 'dead'

@@ -1,0 +1,32 @@
+#!lua flags=allow-oom
+-- Ends a task on request: too old, skipped by a foreign middleware or by the actor, cancelled.
+--
+-- ARGV  1 now or ''   2 caller   3 task id   4 fence (0: the task was not claimed)   5 reason   6 retention (µs)
+--       7 queue   8 actor
+-- Reply discarded · refused · lost (adopt the run, then repeat)
+--
+-- Accepts no record, `waiting`, and `running` under exactly this fence; repeated, it answers the same and counts once.
+-- A crash before it: the copy comes back and is judged again. A crash after it: the id is remembered, the copy finds it settled.
+-- include clock
+-- include record
+local now = now_us()
+local caller, id, fence, reason = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local rec, newer = load(id)
+if newer then return 'refused' end
+if fence > 0 and lost(rec, newer, caller, fence) then return 'lost' end
+if rec and rec[STATE] == 'e' then
+  return rec[OUTCOME] == 'discarded' and 'discarded' or 'refused'
+end
+if rec and rec[STATE] ~= 's' and not (rec[STATE] == 'r' and rec[FENCE] == fence) then return 'refused' end
+if not rec then
+  rec = new_record('s', now, ARGV[7], ARGV[8], 0, 0, '')
+  rec[FENCE] = next_fence(now, fence)
+  count('accepted')
+end
+rec[REASON] = reason
+remember_end(id, rec, 'discarded', now + tonumber(ARGV[6]))
+save(id, rec)
+count('discarded')
+count('discarded:' .. reason)
+event(now, 'discarded', id, 'reason', reason, 'worker', caller)
+return 'discarded'

@@ -1,0 +1,46 @@
+#!lua flags=allow-oom
+-- Records that a run failed: the task is scheduled again, or becomes a dead letter.
+--
+-- ARGV  1 now or ''   2 caller   3 task id   4 fence   5 'retry' or 'dead'   6 delay (µs) until the retry
+--       7 '1' if the failure counts as an attempt   8 '1' if hooks are to run (dead only)   9 reason   10 fingerprint
+--       11 the failure, encoded   12 short text for the run's history
+-- Reply retry · dead · refused · lost (adopt the run, then repeat)
+--
+-- Accepts `running` under exactly this fence; repeated, it answers its first verdict (R2): a retry keeps the run's fence until the
+-- next claim. A crash before it: burial counts a crash instead of the failure. A crash after it: the record is due, or dead (with
+-- hooks pending it is owned, and replayed). Nothing else schedules a retry, so none is lost between two systems.
+-- include clock
+-- include record
+local now = now_us()
+local caller, id, fence, verdict = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local rec, newer = load(id)
+if lost(rec, newer, caller, fence) then return 'lost' end
+if not rec or rec[FENCE] ~= fence then
+  count('refused')
+  event(now, 'refused', id, 'worker', caller, 'fence', int(fence))
+  return 'refused'
+end
+if rec[STATE] == 's' then return 'retry' end
+if rec[OUTCOME] == 'dead' then return 'dead' end
+if rec[STATE] ~= 'r' then return 'refused' end
+
+remember_run(rec, caller, now, 'failed', ARGV[12])
+rec[FINGERPRINT], rec[RESULT] = ARGV[10], ARGV[11]
+if ARGV[7] == '1' then rec[ATTEMPT] = rec[ATTEMPT] + 1 end
+count('failed')
+if verdict == 'retry' then
+  disown(id, rec)
+  rec[STATE], rec[REASON], rec[PUBS], rec[NONCE] = 's', ARGV[9], 0, ''
+  set_due(id, now + tonumber(ARGV[6]))
+  count('retries')
+else
+  to_dlq(id, rec, now, ARGV[9])
+  if ARGV[8] == '1' then
+    rec[STATE] = 'h'
+  else
+    disown(id, rec)
+    rec[STATE] = 'd'
+  end
+end
+save(id, rec)
+return verdict

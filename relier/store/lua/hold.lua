@@ -1,0 +1,54 @@
+-- Marks tasks from outside: holds a waiting task, cancels one, or lets a held one or a dead letter run.
+--
+-- ARGV  1 now or ''   2 task id   3 'hold', 'cancel' or 'release'   4 retention of the mark (µs)   5 who asks
+-- Reply {what happened, owner and fence if the task is running}
+--       held · cancelled · running (ask its owner) · released · ended · unknown
+--
+-- hold and release accept `waiting`; release also `dead`. cancel accepts no record, `waiting` and `dead`: a first-hand copy that
+-- comes later finds it ended. A running task is not touched here: its owner's fence decides, and the caller sends it the request.
+-- A crash before it: nothing happened. After it: the mark is in the record; a released task is due.
+-- include clock
+-- include record
+local now = now_us()
+local id, action, keep, who = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local FAR = 4102444800000000 -- the year 2100: held until somebody releases it
+local rec, newer = load(id)
+if newer then return { 'newer' } end
+if not rec then
+  if action ~= 'cancel' then return { 'unknown' } end
+  rec = new_record('s', now, '', '', 0, 0, '')
+  rec[FENCE] = next_fence(now)
+  count('accepted')
+end
+local state = rec[STATE]
+if state == 'r' then return { 'running', rec[OWNER], int(rec[FENCE]) } end
+if state == 'e' or state == 'h' then return { 'ended' } end
+
+if action == 'hold' then
+  if state == 'd' then return { 'ended' } end
+  rec[REASON] = 'held'
+  put_back(id, rec, now, FAR)
+  event(now, 'held', id, 'by', who)
+elseif action == 'cancel' then
+  if state == 'd' then
+    redis.call('ZREM', DLQ, id)
+    count('dlq_left')
+  end
+  rec[REASON] = 'cancelled'
+  remember_end(id, rec, 'discarded', now + keep)
+  count('discarded')
+  count('discarded:cancelled')
+  event(now, 'discarded', id, 'reason', 'cancelled', 'by', who)
+else
+  if state == 'd' then
+    redis.call('ZREM', DLQ, id)
+    count('dlq_left')
+    rec[ATTEMPT], rec[OUTCOME] = 0, ''
+  end
+  rec[REASON], rec[GRANTED] = '', now
+  remember_run(rec, who, now, 'released')
+  put_back(id, rec, now, now)
+  event(now, 'released', id, 'by', who)
+end
+save(id, rec)
+return { action == 'hold' and 'held' or action == 'cancel' and 'cancelled' or 'released' }

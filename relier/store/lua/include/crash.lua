@@ -1,0 +1,26 @@
+-- What one crash of its owner means for a task. Used by bury and by a claim that takes over.
+
+-- R9: after its second crash a task is a suspect and runs alone. The first crash is forgiven, because most tasks that
+-- died with a worker are innocent and their next run shall not wait; with max_resurrections = 1 there is no second chance to give.
+local function is_suspect(rec)
+  return rec[CRASHES] >= math.max(1, math.min(2, rec[MAX_CRASHES]))
+end
+
+-- `blame`: whether this death may be the task's doing. Returns true when the task ended as a dead letter.
+local function crashed(id, rec, now, blame)
+  local owner = rec[OWNER]
+  remember_run(rec, owner, now, 'crashed')
+  count('crashes')
+  if blame then
+    rec[CRASHES] = rec[CRASHES] + 1
+    rec[SUSPECT] = is_suspect(rec)
+  end
+  event(now, 'crashed', id, 'worker', owner, 'fence', int(rec[FENCE]))
+  if rec[CRASHES] > rec[MAX_CRASHES] then
+    disown(id, rec)
+    rec[STATE], rec[FENCE], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), true
+    to_dlq(id, rec, now, 'max_resurrections_exceeded')
+    return true
+  end
+  return false
+end

@@ -1,0 +1,100 @@
+-- One task's record: a cmsgpack array in the hash `rec`, so that thousands of them stay small.
+--
+-- Shard keys, the same for every shard script:
+--   KEYS[1] rec   hash  task id -> record          KEYS[2] due   zset  task id -> time of its next publication (µs)
+--   KEYS[3] meta  hash  floor, and counters         KEYS[4] dead  zset  buried worker id -> time of its burial
+--   KEYS[5] ev    stream of what is not ordinary    KEYS[6] dlq   zset  task id -> time of its dead-lettering
+--   KEYS[7] own   zset of the calling worker: task id -> time of the grant
+-- Another worker's own set is reached by name: it carries the same hash tag, so it is in the same slot.
+--
+-- States: s waiting (due) · r running (owned) · h ended, hooks pending (owned, or due once its owner is buried)
+--         e ended and remembered (due = when to forget) · d dead letter
+local REC, DUE, META, DEAD, EV, DLQ, OWN = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local OWN_PREFIX = string.sub(REC, 1, -4) .. 'own:'
+
+local FORMAT = 1
+local VERSION, STATE, FENCE, OWNER, NONCE, GRANTED, STICKY, SUSPECT = 1, 2, 3, 4, 5, 6, 7, 8
+local ATTEMPT, CRASHES, MAX_CRASHES, PUBS, CREATED, QUEUE, ACTOR = 9, 10, 11, 12, 13, 14, 15
+local OUTCOME, REASON, FINGERPRINT, RESULT, RUNS, CHECKPOINT, TASK_KEYS, PAYLOAD_VERSION, BODY = 16, 17, 18, 19, 20, 21, 22, 23, 24
+
+-- How many finished runs a record remembers; older ones are dropped.
+local RUNS_KEPT = 20
+-- How many events a shard's stream keeps, about.
+local EVENTS_KEPT = 2000
+
+-- Returns the record, or nil. A record of a newer format is left alone: the whole call answers `newer`.
+local function load(id)
+  local packed = redis.call('HGET', REC, id)
+  if not packed then return nil end
+  local rec = cmsgpack.unpack(packed)
+  if rec[VERSION] > FORMAT then return nil, true end
+  return rec
+end
+
+local function save(id, rec)
+  redis.call('HSET', REC, id, cmsgpack.pack(rec))
+end
+
+local function new_record(state, now, queue, actor, max_crashes, payload_version, body)
+  return { FORMAT, state, 0, '', '', 0, false, false, 0, 0, max_crashes, 0, now, queue, actor,
+           '', '', '', '', false, '', '', payload_version, body }
+end
+
+local function count(field, by) redis.call('HINCRBY', META, field, by or 1) end
+
+local function event(now, kind, id, ...)
+  redis.call('XADD', EV, 'MAXLEN', '~', EVENTS_KEPT, '*', 'at', int(now), 'event', kind, 'task', id, ...)
+end
+
+local function buried(worker) return redis.call('ZSCORE', DEAD, worker) end
+
+-- R3: a fence is above every fence this shard has seen, and close to the time.
+local function floor() return tonumber(redis.call('HGET', META, 'floor') or '0') end
+local function next_fence(now, seen)
+  local fence = math.max(floor() + 1, now, (seen or 0) + 1)
+  redis.call('HSET', META, 'floor', int(fence))
+  return fence
+end
+
+local function set_due(id, at) redis.call('ZADD', DUE, int(at), id) end
+local function disown(id, rec)
+  if rec[OWNER] ~= '' then redis.call('ZREM', OWN_PREFIX .. rec[OWNER], id) end
+  rec[OWNER] = ''
+end
+
+-- Adds a finished run to the record's history: {worker, start, end, outcome, detail}.
+local function remember_run(rec, worker, now, outcome, detail)
+  local runs = rec[RUNS] or {}
+  runs[#runs + 1] = { worker, rec[GRANTED], now, outcome, detail or '' }
+  if #runs > RUNS_KEPT then table.remove(runs, 1) end
+  rec[RUNS] = runs
+end
+
+-- Puts the task back: waiting, due at once or later, under a fence that its last run does not hold.
+local function put_back(id, rec, now, due)
+  disown(id, rec)
+  rec[STATE], rec[FENCE], rec[NONCE], rec[STICKY], rec[PUBS] = 's', next_fence(now, rec[FENCE]), '', true, 0
+  set_due(id, due)
+end
+
+-- Ends a task and forgets its body; its id stays until `due` so that late copies find it settled.
+local function remember_end(id, rec, outcome, due)
+  disown(id, rec)
+  rec[STATE], rec[OUTCOME], rec[BODY], rec[RESULT], rec[RUNS], rec[CHECKPOINT] = 'e', outcome, '', '', false, ''
+  set_due(id, due)
+end
+
+local function to_dlq(id, rec, now, reason)
+  rec[OUTCOME], rec[REASON] = 'dead', reason
+  redis.call('ZADD', DLQ, int(now), id)
+  redis.call('ZREM', DUE, id)
+  count('dead')
+  event(now, 'dead', id, 'reason', reason)
+end
+
+-- Whether the store lost the caller's run in a rollback: a run that moved on leaves a record under a fence at least as high, and
+-- only a buried worker may find its task ended and forgotten. The caller then adopts its run and repeats its call.
+local function lost(rec, newer, caller, fence)
+  if newer or (rec and (rec[FENCE] >= fence or rec[STATE] == 'e' or rec[STATE] == 'h')) then return false end
+  return not buried(caller)
+end

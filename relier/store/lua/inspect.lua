@@ -1,0 +1,25 @@
+#!lua flags=no-writes
+-- Reads records, for people: nothing here decides anything.
+--
+-- ARGV  1 now or ''   2… task ids
+-- Reply for each id: an empty list, or {state, fence, owner, granted, sticky, suspect, attempt, crashes, max resurrections,
+--       times published, created, queue, actor, outcome, reason, fingerprint, result or failure, payload version, body, due or '',
+--       runs: a list of {worker, start, end, outcome, detail}}
+-- include clock
+-- include record
+local out = {}
+for i = 2, #ARGV do
+  local rec = load(ARGV[i])
+  if not rec then
+    out[#out + 1] = {}
+  else
+    local runs = {}
+    for _, run in ipairs(rec[RUNS] or {}) do
+      runs[#runs + 1] = { run[1], int(run[2]), int(run[3]), run[4], run[5] }
+    end
+    out[#out + 1] = { rec[STATE], int(rec[FENCE]), rec[OWNER], int(rec[GRANTED]), rec[STICKY] and 1 or 0, rec[SUSPECT] and 1 or 0,
+      rec[ATTEMPT], rec[CRASHES], rec[MAX_CRASHES], rec[PUBS], int(rec[CREATED]), rec[QUEUE], rec[ACTOR], rec[OUTCOME],
+      rec[REASON], rec[FINGERPRINT], rec[RESULT], rec[PAYLOAD_VERSION], rec[BODY], redis.call('ZSCORE', DUE, ARGV[i]) or '', runs }
+  end
+end
+return out

@@ -1,0 +1,47 @@
+#!lua flags=allow-oom
+-- Compares what the store believes a worker to run with what it really runs.
+--
+-- ARGV  1 now or ''   2 worker   3 snapshot time (µs, server clock, read before the snapshot was taken)   4… pairs of task id, fence
+-- Reply {task ids released, ids of runs that are lost to the worker, ids of runs that the store lacks}
+--
+-- R8: a run is put into the worker's local set before its claim is sent. So a run granted before the snapshot time that is not in the
+-- snapshot is nobody's: it is put back, without a crash. Later grants are left alone. It never takes a run from a worker: a local run
+-- under another fence was lost before. A crash before or after it changes nothing that the next beat does not repeat.
+-- include clock
+-- include record
+local now = now_us()
+local worker, snapshot = ARGV[2], tonumber(ARGV[3])
+if buried(worker) then return { {}, {}, {} } end
+local here, released, gone, missing = {}, {}, {}, {}
+for i = 4, #ARGV, 2 do
+  local id, fence = ARGV[i], tonumber(ARGV[i + 1])
+  here[id] = true
+  local rec = load(id)
+  if fence > 0 and (not rec or rec[FENCE] < fence) then
+    missing[#missing + 1] = id
+  elseif fence > 0 and rec[FENCE] > fence then
+    gone[#gone + 1] = id
+  end
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', OWN, '-inf', '(' .. int(snapshot), 'LIMIT', 0, 100)) do
+  if not here[id] then
+    local rec = load(id)
+    if not rec or rec[OWNER] ~= worker then
+      redis.call('ZREM', OWN, id)
+    elseif rec[STATE] == 'r' then
+      remember_run(rec, worker, now, 'released')
+      put_back(id, rec, now, now)
+      save(id, rec)
+      count('released')
+      event(now, 'released', id, 'worker', worker)
+      released[#released + 1] = id
+    elseif rec[STATE] == 'h' then
+      disown(id, rec)
+      rec[FENCE], rec[STICKY], rec[NONCE], rec[PUBS] = next_fence(now, rec[FENCE]), true, '', 0
+      set_due(id, now)
+      save(id, rec)
+      released[#released + 1] = id
+    end
+  end
+end
+return { released, gone, missing }

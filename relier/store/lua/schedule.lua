@@ -1,0 +1,19 @@
+-- Takes custody of a task that is to be published later (a delay, or an enqueue that the broker refused).
+--
+-- ARGV  1 now or ''   2 task id   3 delay (µs)   4 '1' if a follow-up   5 max resurrections   6 queue   7 actor
+--       8 payload version   9 body
+-- Reply scheduled · exists
+--
+-- Accepts only an id without record, so that a replayed follow-up is scheduled once. A crash before it: the producer's call did
+-- not return. A crash after it: the record is due and any sweeper publishes it.
+-- include clock
+-- include record
+local now = now_us()
+local id = ARGV[2]
+if redis.call('HEXISTS', REC, id) == 1 then return 'exists' end
+local rec = new_record('s', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[9])
+rec[FENCE], rec[STICKY] = next_fence(now), ARGV[4] == '1'
+save(id, rec)
+set_due(id, now + tonumber(ARGV[3]))
+count('accepted')
+return 'scheduled'

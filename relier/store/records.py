@@ -1,0 +1,97 @@
+"""A task's record as people and tools see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: Record states, as the store abbreviates them, and the word for each.
+STATES = {"s": "waiting", "r": "running", "h": "ended, hooks pending", "e": "ended", "d": "dead"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished run of a task. Times are seconds since the epoch on the server's clock."""
+
+    worker: str
+    started_at: float
+    ended_at: float
+    outcome: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One task's record. Times are seconds since the epoch on the server's clock; 0 means none."""
+
+    task_id: str
+    state: str
+    fence: int
+    owner: str
+    granted_at: float
+    sticky: bool
+    suspect: bool
+    attempt: int
+    crashes: int
+    max_resurrections: int
+    published: int
+    created_at: float
+    queue: str
+    actor: str
+    outcome: str
+    reason: str
+    fingerprint: str
+    result: bytes
+    payload_version: int
+    body: bytes
+    due_at: float
+    runs: tuple[Run, ...]
+
+    @property
+    def status(self) -> str:
+        """The word of `TaskReceipt.status()`: queued, scheduled, running, completed, dead or discarded."""
+        if self.state == "s":
+            return "queued" if self.published else "scheduled"
+        if self.state == "r":
+            return "running"
+        return self.outcome or "unknown"
+
+
+def _seconds(micros: Any) -> float:
+    return float(micros or 0) / 1e6
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def parse_record(task_id: str, reply: Sequence[Any]) -> Record | None:
+    """Turn the reply of `inspect.lua` for one id into a record; None when there is none."""
+    if not reply:
+        return None
+    runs = tuple(Run(_text(r[0]), _seconds(r[1]), _seconds(r[2]), _text(r[3]), _text(r[4])) for r in reply[20])
+    return Record(
+        task_id=task_id,
+        state=_text(reply[0]),
+        fence=int(reply[1]),
+        owner=_text(reply[2]),
+        granted_at=_seconds(reply[3]),
+        sticky=bool(reply[4]),
+        suspect=bool(reply[5]),
+        attempt=int(reply[6]),
+        crashes=int(reply[7]),
+        max_resurrections=int(reply[8]),
+        published=int(reply[9]),
+        created_at=_seconds(reply[10]),
+        queue=_text(reply[11]),
+        actor=_text(reply[12]),
+        outcome=_text(reply[13]),
+        reason=_text(reply[14]),
+        fingerprint=_text(reply[15]),
+        result=reply[16],
+        payload_version=int(reply[17]),
+        body=reply[18],
+        due_at=_seconds(reply[19]),
+        runs=runs,
+    )

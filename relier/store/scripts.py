@@ -1,0 +1,32 @@
+"""Loads the Lua operations: one file each, with the includes that it names joined in front."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Script:
+    """One operation's source and the digest under which Redis caches it."""
+
+    name: str
+    source: str
+    sha: str
+
+
+@cache
+def script(name: str, package: str = "relier.store") -> Script:
+    """Return the script `lua/<name>.lua` of a package with its includes joined in."""
+    folder = files(package) / "lua"
+
+    def join(match: re.Match[str]) -> str:
+        return (folder / "include" / f"{match[1]}.lua").read_text("utf-8")
+
+    source = _INCLUDE.sub(join, (folder / f"{name}.lua").read_text("utf-8"))
+    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())

@@ -1,0 +1,306 @@
+"""The life of tasks: every decision about one is a script of its shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from relier.store.connection import Argument, ScriptRunner
+from relier.store.keys import Keys, shard_of
+from relier.store.scripts import script
+from relier.store.verdicts import (
+    Burial,
+    Claim,
+    Due,
+    Failure,
+    Reconciled,
+    Sending,
+    Settled,
+    Verdict,
+)
+
+#: Most ids that one script takes; longer lists are sent in pieces.
+BATCH = 100
+
+#: Most bytes of message bodies that one listing of due records returns.
+DUE_BYTES = 4 * 2**20
+
+#: How long (s) a mark on a task without a record is kept: longer than its copy may wait in a queue.
+MARK_KEPT = 7 * 86_400.0
+
+
+def _micros(seconds: float) -> int:
+    return int(seconds * 1_000_000)
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else "0"
+
+
+def _decode(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Tasks:
+    """Task operations of one namespace. Each may be repeated after a lost reply.
+
+    Parameters:
+      runner: sends the scripts.
+      keys: names the keys.
+      retention: seconds for which the id of an ended task is kept when late copies of it may exist.
+    """
+
+    def __init__(self, runner: ScriptRunner, keys: Keys, retention: float = 3600.0) -> None:
+        self._runner = runner
+        self._keys = keys
+        self._keep = _micros(retention)
+        #: Overrides the server's clock in tests: microseconds since the epoch.
+        self.clock: int | None = None
+
+    def _now(self) -> Argument:
+        return "" if self.clock is None else self.clock
+
+    def _run(self, name: str, shard: int, worker: str, *args: Argument) -> Any:
+        return self._runner.run(script(name), self._keys.shard(shard, worker), (self._now(), *args))
+
+    # -- a worker's calls ---------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        worker: str,
+        sending: Sending,
+        nonce: bytes,
+        seen_fence: int,
+        *,
+        slot_free: bool,
+        settled: Iterable[Settled] = (),
+    ) -> Claim:
+        """Ask whether `worker` may run its copy, whose stamp carries `seen_fence` (0: first-hand)."""
+        reply = self._run(
+            "claim",
+            sending.shard,
+            worker,
+            worker,
+            sending.task_id,
+            nonce,
+            seen_fence,
+            _flag(slot_free),
+            _flag(sending.follow_up),
+            sending.max_resurrections,
+            sending.queue,
+            sending.actor,
+            sending.payload_version,
+            sending.body,
+            self._keep,
+            *_triples(settled),
+        )
+        verdict = Verdict(_decode(reply[0]))
+        if len(reply) == 1:
+            return Claim(verdict)
+        return Claim(
+            verdict, int(reply[1]), int(reply[2]), int(reply[3]), bool(reply[4]), reply[5], _decode(reply[6])
+        )
+
+    def commit(
+        self,
+        worker: str,
+        sending: Sending,
+        fence: int,
+        *,
+        hooks: bool,
+        result: bytes = b"",
+        settled: Iterable[Settled] = (),
+    ) -> bool:
+        """Record that the run under `fence` completed its task. False: the run was lost, nothing changed."""
+        args = (sending.task_id, fence, _flag(hooks), result, self._keep, *_triples(settled))
+        return self._closing("commit", worker, sending, fence, args) == "accepted"
+
+    def fail(self, worker: str, sending: Sending, fence: int, failure: Failure) -> str:
+        """Record that the run failed; returns retry, dead or refused."""
+        args = (
+            sending.task_id,
+            fence,
+            "retry" if failure.retry else "dead",
+            _micros(failure.delay),
+            _flag(failure.counts),
+            _flag(failure.hooks),
+            failure.reason,
+            failure.fingerprint,
+            failure.encoded,
+            failure.summary,
+        )
+        return self._closing("fail", worker, sending, fence, args)
+
+    def discard(self, worker: str, sending: Sending, fence: int, reason: str) -> bool:
+        """End a task on request. `fence` 0: its copy was never claimed. False: the run was lost."""
+        args = (sending.task_id, fence, reason, self._keep, sending.queue, sending.actor)
+        return self._closing("discard", worker, sending, fence, args) == "discarded"
+
+    def hand_over(self, worker: str, sending: Sending, fence: int, why: str) -> bool:
+        """Give a run back at once. Whatever it answers, the run is no longer the caller's."""
+        return self._closing("hand_over", worker, sending, fence, (sending.task_id, fence, why)) == "handed-over"
+
+    def _closing(self, name: str, worker: str, sending: Sending, fence: int, args: tuple[Argument, ...]) -> str:
+        reply = _decode(self._run(name, sending.shard, worker, worker, *args))
+        if reply == "lost":  # The store rolled back behind this run: restore it, then close it.
+            self.adopt(worker, sending, fence)
+            reply = _decode(self._run(name, sending.shard, worker, worker, *args))
+        return reply
+
+    def adopt(self, worker: str, sending: Sending, fence: int) -> bool:
+        """Give a living worker back a run that the store lost."""
+        reply = self._run(
+            "adopt",
+            sending.shard,
+            worker,
+            worker,
+            sending.task_id,
+            fence,
+            sending.max_resurrections,
+            sending.queue,
+            sending.actor,
+            sending.payload_version,
+            sending.body,
+        )
+        return _decode(reply) == "adopted"
+
+    def settle(self, settled: Iterable[Settled]) -> None:
+        """Settle ended tasks, one script a shard, all in one round trip."""
+        by_shard: dict[int, list[Settled]] = {}
+        for item in settled:
+            by_shard.setdefault(item.shard, []).append(item)
+        calls = [
+            (script("settle"), self._keys.shard(shard, ""), (self._now(), self._keep, *_triples(items[i : i + BATCH])))
+            for shard, items in by_shard.items()
+            for i in range(0, len(items), BATCH)
+        ]
+        if calls:
+            self._runner.run_many(calls)
+
+    def reconcile(self, worker: str, snapshot: int, runs: Mapping[int, Sequence[tuple[str, int]]]) -> Reconciled:
+        """Compare the store's view of `worker` with its own, over all given shards.
+
+        `snapshot` is the server's time (µs) read before the local view was taken; `runs` maps each shard to
+        pairs of task id and fence (0 while the claim is on its way).
+        """
+        calls = [
+            (
+                script("reconcile"),
+                self._keys.shard(shard, worker),
+                (self._now(), worker, snapshot, *(part for run in local for part in run)),
+            )
+            for shard, local in runs.items()
+        ]
+        replies = self._runner.run_many(calls) if calls else []
+        return Reconciled(*(tuple(_decode(i) for reply in replies for i in reply[part]) for part in range(3)))
+
+    # -- the sweeper's calls ------------------------------------------------------------------------------------
+
+    def runs_suspect(self, worker: str, shards: Iterable[int]) -> bool:
+        """Whether `worker` runs a suspect in one of the shards."""
+        calls = [(script("suspects"), self._keys.shard(s, worker), (self._now(), worker)) for s in shards]
+        return any(self._runner.run_many(calls))
+
+    def bury(self, worker: str, shards: Sequence[int], how: str, suspect_ran: bool) -> dict[int, Burial]:
+        """Bury a dead worker in the given shards, at most `BATCH` tasks in each."""
+        calls = [
+            (script("bury"), self._keys.shard(s, worker), (self._now(), worker, how, _flag(suspect_ran), BATCH))
+            for s in shards
+        ]
+        return dict(zip(shards, (Burial(*map(int, reply)) for reply in self._runner.run_many(calls)), strict=True))
+
+    def due(self, shards: Sequence[int], limit: int) -> tuple[int, list[Due]]:
+        """List what is due in the given shards: how many in all, and up to `limit` a shard."""
+        calls = [
+            (script("due"), self._keys.shard(s, ""), (self._now(), min(limit, BATCH), DUE_BYTES)) for s in shards
+        ]
+        total, records = 0, []
+        for shard, (count, flat) in zip(shards, self._runner.run_many(calls), strict=True):
+            total += count
+            records += [_due(shard, flat[i : i + 9]) for i in range(0, len(flat), 9)]
+        return total, records
+
+    def mark_published(self, marks: Iterable[tuple[Due, str]], grace: float, longest: float) -> None:
+        """Note for each record that a copy was published (''), or the reason why it is held back."""
+        by_shard: dict[int, list[Argument]] = {}
+        for due, held in marks:
+            by_shard.setdefault(due.shard, []).extend((due.task_id, due.fence, held))
+        calls = [
+            (
+                script("mark_published"),
+                self._keys.shard(shard, ""),
+                (self._now(), _micros(grace), _micros(longest), *args),
+            )
+            for shard, args in by_shard.items()
+        ]
+        if calls:
+            self._runner.run_many(calls)
+
+    # -- custody, marks and a look from outside -----------------------------------------------------------------
+
+    def schedule(self, sending: Sending, delay: float) -> bool:
+        """Take custody of a task and publish it after `delay` seconds. False: its id is already known."""
+        return self.schedule_many([(sending, delay)])[0]
+
+    def schedule_many(self, sendings: Iterable[tuple[Sending, float]]) -> list[bool]:
+        """Take custody of several tasks in one round trip; see `schedule`."""
+        calls = [
+            (
+                script("schedule"),
+                self._keys.shard(s.shard, ""),
+                (
+                    self._now(),
+                    s.task_id,
+                    _micros(delay),
+                    _flag(s.follow_up),
+                    s.max_resurrections,
+                    s.queue,
+                    s.actor,
+                    s.payload_version,
+                    s.body,
+                ),
+            )
+            for s, delay in sendings
+        ]
+        return [_decode(reply) == "scheduled" for reply in self._runner.run_many(calls)] if calls else []
+
+    def dead_letter(self, sending: Sending, reason: str, failure: bytes) -> bool:
+        """Make a dead letter of a copy that cannot be claimed. False: its id is already known."""
+        args = (sending.task_id, sending.queue, sending.actor, reason, failure, sending.body)
+        return _decode(self._run("dead_letter", sending.shard, "", *args)) == "dead"
+
+    def hold(self, task_id: str, action: str, who: str, shard: int | None = None) -> tuple[str, str, int]:
+        """Hold, cancel or release a task; returns what happened, and owner and fence of a running one."""
+        where = shard_of(task_id) if shard is None else shard
+        reply = [_decode(part) for part in self._run("hold", where, "", task_id, action, _micros(MARK_KEPT), who)]
+        return (reply[0], reply[1], int(reply[2])) if len(reply) > 1 else (reply[0], "", 0)
+
+    def group_create(self, group_id: str, size: int, ttl_ms: int) -> None:
+        """Open a group of `size` members."""
+        self._runner.run(script("group_join"), (self._keys.group(group_id),), (self._now(), "", size, ttl_ms))
+
+    def group_join(self, group_id: str, member: str, ttl_ms: int) -> tuple[int, int]:
+        """Count a member as done, once; returns members done and the group's size (-1: not known)."""
+        reply = self._runner.run(
+            script("group_join"), (self._keys.group(group_id),), (self._now(), member, 0, ttl_ms)
+        )
+        return int(reply[0]), int(reply[1])
+
+
+def _triples(settled: Iterable[Settled]) -> list[Argument]:
+    return [part for s in settled for part in (s.task_id, s.fence, _flag(s.confirmed))]
+
+
+def _due(shard: int, flat: Sequence[Any]) -> Due:
+    return Due(
+        task_id=_decode(flat[0]),
+        shard=shard,
+        fence=int(flat[1]),
+        state=_decode(flat[2]),
+        suspect=bool(int(flat[3])),
+        crashes=int(flat[4]),
+        published=int(flat[5]),
+        queue=_decode(flat[6]),
+        actor=_decode(flat[7]),
+        body=flat[8],
+    )

@@ -1,0 +1,110 @@
+"""What the store answers: one extensible verdict for claims, and small replies for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What the holder of a copy may do with it."""
+
+    GRANTED = "granted"  #: run it
+    TAKEN_OVER = "taken-over"  #: run it; its last owner died
+    REPLAY = "replay"  #: it has ended: run only its hooks, with the stored result
+    BUSY = "busy"  #: it runs elsewhere
+    STALE = "stale"  #: the store will publish a newer copy
+    SETTLED = "settled"  #: it has ended
+    HELD = "held"  #: the store offers it again later
+    FENCED = "fenced"  #: the caller was declared dead
+    NEWER = "newer"  #: a newer Relier wrote its record
+    REFUSED = "refused"  #: the run was lost; nothing was changed
+
+
+#: The verdicts after which user code runs.
+RUNS = frozenset({Verdict.GRANTED, Verdict.TAKEN_OVER})
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The reply to a claim; everything but `verdict` has a meaning only when the task is the caller's."""
+
+    verdict: Verdict
+    fence: int = 0
+    attempt: int = 0  #: failures so far
+    crashes: int = 0  #: how often it was put back after a crash
+    suspect: bool = False
+    result: bytes = b""  #: for a replay: the stored result or failure
+    outcome: str = ""  #: for a replay: completed or dead
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a run's failure means for its task."""
+
+    retry: bool
+    delay: float  #: seconds until the retry
+    counts: bool  #: whether it counts as an attempt
+    hooks: bool  #: whether hooks are to run after a final failure
+    reason: str
+    encoded: bytes  #: the failure for people and for replays (see `relier.lifecycle`)
+    summary: str  #: short text for the run's history
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An ended run whose hooks are done and whose copy is acknowledged."""
+
+    task_id: str
+    shard: int
+    fence: int
+    confirmed: bool  #: whether our own ack script saw the copy removed
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A record that is to be published."""
+
+    task_id: str
+    shard: int
+    fence: int
+    state: str
+    suspect: bool
+    crashes: int
+    published: int  #: copies published since it began to wait
+    queue: str
+    actor: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """What burying a worker in one shard did."""
+
+    put_back: int
+    dead_lettered: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a comparison of the store's view with a worker's own view found."""
+
+    released: tuple[str, ...]  #: nobody's runs, put back
+    lost: tuple[str, ...]  #: runs that the worker no longer owns
+    missing: tuple[str, ...]  #: runs that the store lacks
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What the store keeps of a message so that it can publish it again by itself."""
+
+    task_id: str
+    shard: int
+    queue: str
+    actor: str
+    body: bytes
+    payload_version: int = 1
+    max_resurrections: int = 5
+    follow_up: bool = False
