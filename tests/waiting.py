@@ -14,7 +14,7 @@ _LONGEST_PAUSE = 0.05
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
-    """Poll until the condition returns something true, return that; fail with `what` after `timeout` seconds."""
+    """Return the condition's first true value; fail, naming `what`, after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while not (value := condition()):

@@ -1,0 +1,58 @@
+"""The `rl` command line: one Typer application; each group of commands is a module of its own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from redis.exceptions import RedisError
+
+import relier
+from relier.errors import RelierError
+
+app = typer.Typer(
+    name="rl",
+    help="Relier for Dramatiq: every accepted task reaches exactly one recorded end.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rl {relier.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run `rl`. Expected errors print one line and exit 1; misuse exits 2; Ctrl-C exits 130."""
+    try:
+        app()
+    except RelierError as error:
+        _fail(str(error))
+    except RedisError as error:
+        _fail(f"Redis failed: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(text: str) -> None:
+    for line in text.splitlines():
+        typer.echo(line, err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
