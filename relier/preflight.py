@@ -70,9 +70,9 @@ def inspect_redis(client: redis.Redis, settings: Settings, more: Iterable[Check]
         findings.append(Finding("ok", "reachability", f"Redis answers at {place(client, settings)}."))
         for check in (*CHECKS, *more):
             findings.extend(check(client, settings))
-    except (redis.ConnectionError, redis.TimeoutError, redis.AuthenticationError, OSError) as error:
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         findings.append(_unreachable(client, settings, error))
-    except redis.ResponseError as error:  # such as NOAUTH, or an ACL that forbids a command
+    except redis.ResponseError as error:  # an ACL forbids a command
         findings.append(_refused(client, settings, error))
     return findings
 
@@ -100,8 +100,6 @@ def _unreachable(client: redis.Redis, settings: Settings, error: Exception) -> F
 
 
 def _refused(client: redis.Redis, settings: Settings, error: redis.ResponseError) -> Finding:
-    if "NOAUTH" in str(error) or "Authentication" in str(error):
-        return _unreachable(client, settings, error)
     return Finding(
         "error",
         "permissions",
@@ -123,9 +121,7 @@ def _version(client: redis.Redis, _: Settings) -> Iterator[Finding]:
         yield Finding("error", "version", message, "Upgrade the server.")
     elif missing:
         message = f"Redis lacks commands that Relier needs: {', '.join(missing)}."
-        yield Finding(
-            "error", "commands", message, "Remove rename-command from its configuration, or upgrade it."
-        )
+        yield Finding("error", "commands", message, "Remove rename-command from its configuration, or upgrade it.")
     else:
         yield Finding("ok", "version", f"Version {version} knows every command needed.")
 
@@ -138,9 +134,9 @@ def _is_new_enough(version: str) -> bool:
 def _runs_scripts(client: redis.Redis) -> bool:
     try:
         client.eval(_PROBE, 0)
-    except redis.ResponseError as error:
-        if "NOPERM" in str(error):
-            raise
+    except redis.exceptions.NoPermissionError:
+        raise
+    except redis.ResponseError:
         return False
     return True
 
@@ -203,18 +199,14 @@ def _clock(client: redis.Redis, _: Settings) -> Iterator[Finding]:
     difference = seconds + microseconds / 1e6 - (before + time.time()) / 2
     message = f"The clock of Redis differs from this host's by {difference:+.3f} s."
     if abs(difference) > CLOCK_TOLERANCE:
-        yield Finding(
-            "warning", "clock", message, "Synchronise both clocks (NTP); purges by age are off by as much."
-        )
+        yield Finding("warning", "clock", message, "Synchronise both clocks (NTP); purges by age are off by as much.")
     else:
         yield Finding("ok", "clock", message)
 
 
 def _kind(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
     external = settings.redis_url or settings.redis_use_sentinel
-    text = (
-        "An external Redis is used." if external else f"The embedded server is used ({settings.state_dir})."
-    )
+    text = "An external Redis is used." if external else f"The embedded server is used ({settings.state_dir})."
     yield Finding("ok", "server", text)
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -94,9 +94,7 @@ class Settings(BaseSettings):
     actors: Names = _plain(
         (), "Modules with actors that `relier.workers` imports.", "module names, separated by commas"
     )
-    queues: Names = _plain(
-        (), "Public queues besides the built-in three.", "queue names, separated by commas"
-    )
+    queues: Names = _plain((), "Public queues besides the built-in three.", "queue names, separated by commas")
     namespace: str = _plain(
         "relier",
         "Prefix of every key and channel in the store.",
@@ -121,9 +119,7 @@ class Settings(BaseSettings):
     redis_connect_timeout: float = _seconds(2, 0.05, 600, "Longest wait for a connection to Redis.")
 
     heartbeat_ttl: float = _seconds(10, 0.2, 3600, "A worker whose beat stands still this long is dead.")
-    resurrection_enabled: bool = _switch(
-        True, "Whether orphaned tasks are put back, by resurrector or workers."
-    )
+    resurrection_enabled: bool = _switch(True, "Whether orphaned tasks are put back, by resurrector or workers.")
     max_resurrections: int = _whole(5, 0, 10_000, "Crashes a task survives before it is dead-lettered.")
     resurrection_check_interval: float = _seconds(0.25, 0.01, 60, "Time between two sweeps.")
     resurrection_batch_size: int = _whole(1000, 1, 100_000, "Most tasks put back in one sweep.")
@@ -136,18 +132,12 @@ class Settings(BaseSettings):
     )
     unknown_actor_grace: float = _seconds(60, 0, _DAY, "How long a task of an unknown actor is held.")
 
-    idempotency_default_ttl: float = _seconds(
-        3600, 1, 366 * _DAY, "How long an idempotency key is remembered."
-    )
-    idempotency_inflight_ttl: float = _seconds(
-        120, 1, _DAY, "How long a claim on a key outlives its dead owner."
-    )
+    idempotency_default_ttl: float = _seconds(3600, 1, 366 * _DAY, "How long an idempotency key is remembered.")
+    idempotency_inflight_ttl: float = _seconds(120, 1, _DAY, "How long a claim on a key outlives its dead owner.")
     result_ttl: float = _seconds(3600, 1, 366 * _DAY, "How long results are kept.")
     max_result_bytes: int = _whole(16 * 2**20, 1, 512 * 2**20, "Largest result kept.", "bytes")
     max_payload_bytes: int = _whole(16 * 2**20, 256, 512 * 2**20, "Largest message accepted.", "bytes")
-    graceful_shutdown_timeout: float = _seconds(
-        30, 0, _DAY, "Wait for running tasks before they are handed over."
-    )
+    graceful_shutdown_timeout: float = _seconds(30, 0, _DAY, "Wait for running tasks before they are handed over.")
 
     admission_limit: int = _whole(5000, 1, 10**12, "Tasks admitted in one window.")
     admission_window: float = _seconds(10, 0.1, 3600, "Length of the admission window.")
@@ -176,11 +166,9 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
     otel_enabled: bool = _switch(False, "Send traces through OpenTelemetry.")
-    otel_exporter_otlp_endpoint: str | None = _plain(
-        None, "Where traces are sent.", "an http:// or https:// URL"
-    )
-    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_fold)] = (
-        _plain("info", "Least level that is logged.", "debug, info, warning, error or critical")
+    otel_exporter_otlp_endpoint: str | None = _plain(None, "Where traces are sent.", "an http:// or https:// URL")
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_fold)] = _plain(
+        "info", "Least level that is logged.", "debug, info, warning, error or critical"
     )
     log_format: Annotated[Literal["json", "console"], BeforeValidator(_fold)] = _plain(
         "json", "Form of a log line.", "json or console"
@@ -189,17 +177,16 @@ class Settings(BaseSettings):
 
     chaos_enabled: bool = _switch(False, "Allow `rl chaos`.")
     failpoints: str = _plain("", "Named points at which a process under test stops or dies.")
-    test_require: Names = _plain(
-        (), "Backends without which the test run fails.", "names, separated by commas"
-    )
+    test_require: Names = _plain((), "Backends without which the test run fails.", "names, separated by commas")
 
     def __init__(self, **values: Any) -> None:
+        for name in values:
+            if name not in type(self).model_fields:
+                raise RelierConfigError(f"Unknown setting {name!r}{_did_you_mean(name, type(self).model_fields)}")
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise RelierConfigError(
-                [_explain(detail) for detail in error.errors() if _is_cause(detail)]
-            ) from None
+            raise RelierConfigError([_explain(detail) for detail in error.errors() if _is_cause(detail)]) from None
         except (OSError, UnicodeDecodeError) as error:
             raise RelierConfigError(f"{ENV_FILE} cannot be read ({type(error).__name__}).") from None
 
@@ -207,14 +194,6 @@ class Settings(BaseSettings):
     def public_queues(self) -> tuple[str, ...]:
         """The queues that actors may name: the built-in three and those of `RELIER_QUEUES`."""
         return tuple(dict.fromkeys((*PUBLIC_QUEUES, *self.queues)))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_names_only(cls, values: Any) -> Any:
-        for name in values if isinstance(values, dict) else ():
-            if name not in cls.model_fields:
-                raise ValueError(f"unknown setting {name!r}{_did_you_mean(name, cls.model_fields)}")
-        return values
 
     @field_validator("state_dir", "checkpoint_dir")
     @classmethod
@@ -263,9 +242,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _sentinel_is_complete(self) -> Settings:
         if self.redis_use_sentinel and not self.redis_sentinel_nodes:
-            raise ValueError(
-                "RELIER_REDIS_USE_SENTINEL needs RELIER_REDIS_SENTINEL_NODES (host:port,host:port,…)."
-            )
+            raise ValueError("RELIER_REDIS_USE_SENTINEL needs RELIER_REDIS_SENTINEL_NODES (host:port,host:port,…).")
         return self
 
 
@@ -301,20 +278,18 @@ def _explain(detail: ErrorDetails) -> str:
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """Return a line for each `RELIER_*` variable of environment and `.env` that is no setting."""
-    known = {f"{PREFIX}{name.upper()}": None for name in Settings.model_fields}
+    known = [name.upper() for name in Settings.model_fields]
     present = dict.fromkeys(os.environ if environ is None else environ)
     if environ is None and Path(ENV_FILE).is_file():
         present.update(dict.fromkeys(dotenv_values(ENV_FILE)))
-    names = sorted(name for name in present if name.upper().startswith(PREFIX))
-    strangers = [
-        name for name in names if name.upper() not in known and not name.startswith(f"{PREFIX}TEST_")
-    ]
-    return [f"Unknown variable {name} is ignored{_did_you_mean(name.upper(), known)}" for name in strangers]
+    names = sorted(name.upper().removeprefix(PREFIX) for name in present if name.upper().startswith(PREFIX))
+    strangers = [name for name in names if name not in known and not name.startswith("TEST_")]
+    return [f"Unknown variable {PREFIX}{name} is ignored{_did_you_mean(name, known, PREFIX)}" for name in strangers]
 
 
-def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"; did you mean {close[0]}?" if close else "."
+def _did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return f"; did you mean {prefix}{close[0]}?" if close else "."
 
 
 @cache

@@ -31,15 +31,11 @@ PrivateServers = Callable[..., Server]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_missing] = {
-        kind: servers.MISSING[kind] for kind in servers.KINDS if not servers.sources(kind)
-    }
+    config.stash[_missing] = {kind: servers.MISSING[kind] for kind in servers.KINDS if not servers.sources(kind)}
     config.stash[_skipped] = {}
     config.stash[_used] = {}
     config.stash[_required] = _names(os.environ.get(REQUIRE_VARIABLE, ""))
-    for name in [
-        name for name in os.environ if name.startswith("RELIER_") and not name.startswith("RELIER_TEST_")
-    ]:
+    for name in [name for name in os.environ if name.startswith("RELIER_") and not name.startswith("RELIER_TEST_")]:
         del os.environ[name]  # the user's own settings must not reach tests, nor the processes they start
 
 

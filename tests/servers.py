@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -30,7 +31,7 @@ from tests.waiting import wait_until
 
 REDIS_URL_VARIABLE = "RELIER_TEST_REDIS_URL"
 REDIS_IMAGE = "redis:7.0.15"
-DEFAULTS = {"appendonly": "yes", "appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction"}
+DEFAULTS = {"appendonly": "yes", "appendfsync": "everysec", "save": "''", "maxmemory-policy": "noeviction"}
 
 _DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 
@@ -98,8 +99,7 @@ class LocalServer(Server):
             path = self.folder / "s"
             self._arguments += ["--unixsocket", str(path), "--unixsocketperm", "700"]
             self.url = f"unix://{path}"
-        for name, value in {**DEFAULTS, **config}.items():
-            self._arguments += [f"--{name}", value]
+        self._arguments += _options(config)
         try:
             self.restart()
         except BaseException:
@@ -121,13 +121,9 @@ class LocalServer(Server):
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until(
-            lambda: self._process.poll() is not None or self.answers(), 30, "the server's first answer"
-        )
+        wait_until(lambda: self._process.poll() is not None or self.answers(), 30, "the server's first answer")
         if self._process.poll() is not None:
-            raise RuntimeError(
-                f"{self.description} did not start: {(self.folder / 'log').read_text()[-500:]}"
-            )
+            raise RuntimeError(f"{self.description} did not start: {(self.folder / 'log').read_text()[-500:]}")
 
     def kill(self) -> None:
         if not hasattr(self, "_process"):
@@ -156,9 +152,7 @@ class ContainerServer(Server):
 
         self.description = f"container {REDIS_IMAGE}"
         port = _free_port()
-        command = ["redis-server"]
-        for name, value in {**DEFAULTS, **config}.items():
-            command += [f"--{name}", value]
+        command = ["redis-server", *_options(config)]
         self._container = DockerContainer(REDIS_IMAGE).with_command(command).with_bind_ports(6379, port)
         try:
             self._container.start()
@@ -211,13 +205,21 @@ class GivenServer(Server):
         """Leave it running."""
 
 
+def _options(config: Mapping[str, str]) -> list[str]:
+    """Return the configuration as arguments; a value is split as redis.conf does."""
+    return [part for name, value in {**DEFAULTS, **config}.items() for part in (f"--{name}", *shlex.split(value))]
+
+
 @dataclass(frozen=True)
 class Source:
-    """One way to get a server: `start(config)` gives one; only a private one may be hurt."""
+    """One way to get a server: `start(config)` gives one."""
 
     description: str
     start: Callable[[Mapping[str, str]], Server]
+    #: Whether the server is ours alone, so that a test may hurt it.
     private: bool = True
+    #: Whether the next source is tried when this one fails.
+    fallible: bool = False
 
 
 class Unavailable(Exception):
@@ -241,6 +243,8 @@ def start(kind: str, config: Mapping[str, str] | None = None, private: bool = Fa
         try:
             return source.start(config or {})
         except Exception as error:
+            if not source.fallible:
+                raise
             failures.append(f"{source.description}: {error}")
     raise Unavailable("; ".join(failures) or MISSING[kind])
 
@@ -265,11 +269,9 @@ def _embedded_sources() -> list[Source]:
 def _redis_sources() -> list[Source]:
     found = []
     if url := os.environ.get(REDIS_URL_VARIABLE):
-        found.append(
-            Source(f"{REDIS_URL_VARIABLE} ({safe_url(url)})", lambda _: GivenServer(url), private=False)
-        )
+        found.append(Source(f"{REDIS_URL_VARIABLE} ({safe_url(url)})", lambda _: GivenServer(url), private=False))
     if docker_answers():
-        found.append(Source(f"container {REDIS_IMAGE}", ContainerServer))
+        found.append(Source(f"container {REDIS_IMAGE}", ContainerServer, fallible=True))
     binary = shutil.which("redis-server")
     if binary and (version := _version(binary)) and int(version.split(".")[0]) >= 7:
         name = f"{binary} {version}"
@@ -311,9 +313,7 @@ def _ping(connect: Callable[[], socket.socket]) -> bool:
 
 def _version(binary: str) -> str:
     try:
-        text = subprocess.run(
-            [binary, "--version"], check=False, capture_output=True, text=True, timeout=10
-        ).stdout
+        text = subprocess.run([binary, "--version"], check=False, capture_output=True, text=True, timeout=10).stdout
     except OSError:
         return ""
     match = re.search(r"v=(\d+[\d.]*)", text)

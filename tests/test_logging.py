@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from relier.logging import configure_logging, get_logger
+from relier.settings import Settings
+
+
+@pytest.fixture
+def output() -> Iterator[io.StringIO]:
+    """Give the stream of the root's only handler, and put everything back afterwards."""
+    root, ours = logging.getLogger(), logging.getLogger("relier")
+    before = (root.handlers, root.level, ours.level)
+    stream = io.StringIO()
+    root.handlers = [logging.StreamHandler(stream)]
+    yield stream
+    root.handlers = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+
+
+def test_a_line_is_json_with_sentence_and_fields(output: io.StringIO) -> None:
+    configure_logging(Settings())
+
+    get_logger("relier.x").warning("Worker death detected; replaying orphaned task.", task_id="1", name="n")
+
+    line = json.loads(output.getvalue())
+    assert line.pop("timestamp")
+    assert line == {
+        "event": "Worker death detected; replaying orphaned task.",
+        "level": "warning",
+        "logger": "relier.x",
+        "task_id": "1",
+        "name": "n",
+    }
+
+
+def test_others_lines_get_the_same_form(output: io.StringIO) -> None:
+    configure_logging(Settings(log_level="info"))
+    logging.getLogger("dramatiq.Worker").info("Started %s", "x")
+    assert json.loads(output.getvalue())["event"] == "Started x"
+
+
+def test_the_level_is_the_settings(output: io.StringIO) -> None:
+    configure_logging(Settings(log_level="error", log_format="console"))
+    log = get_logger("relier.y")
+    log.warning("hidden")
+    log.error("shown", a=1)
+    assert "hidden" not in output.getvalue()
+    assert "shown" in output.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_shows_no_local_variable(output: io.StringIO, form: str) -> None:
+    configure_logging(Settings(log_format=form))
+    secret = "hid" + "den"
+    try:
+        raise ValueError(len(secret))
+    except ValueError:
+        get_logger("relier.z").exception("Failed.")
+    assert "ValueError: 6" in output.getvalue()
+    assert "hidden" not in output.getvalue()
+
+
+def test_without_configuration_the_fields_follow_the_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    get_logger("relier.w").warning("Store is away.", seconds=2, args="100%s")
+    assert caplog.messages == ["Store is away. seconds=2 args='100%s'"]
