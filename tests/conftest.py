@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from relier.settings import Settings, reset_settings
-from tests import servers
+from tests import sources
 from tests.servers import Server
 
 #: Why a kind of server could not be had, and the tests that were skipped for it.
@@ -31,7 +31,7 @@ PrivateServers = Callable[..., Server]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_missing] = {kind: servers.MISSING[kind] for kind in servers.KINDS if not servers.sources(kind)}
+    config.stash[_missing] = {kind: sources.MISSING[kind] for kind in sources.KINDS if not sources.sources(kind)}
     config.stash[_skipped] = {}
     config.stash[_used] = {}
     config.stash[_required] = _names(os.environ.get(REQUIRE_VARIABLE, ""))
@@ -48,9 +48,9 @@ def _names(text: str) -> list[str]:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = []
-    for kind in servers.KINDS:
-        found = servers.sources(kind)
-        lines.append(f"{kind}: {found[0].description if found else 'MISSING, ' + servers.MISSING[kind]}")
+    for kind in sources.KINDS:
+        found = sources.sources(kind)
+        lines.append(f"{kind}: {found[0].description if found else 'MISSING, ' + sources.MISSING[kind]}")
     return lines
 
 
@@ -62,7 +62,7 @@ def _skip(request: pytest.FixtureRequest, kind: str, reason: str) -> NoReturn:
 
 def _failures(config: pytest.Config) -> list[str]:
     missing = config.stash[_missing]
-    unknown = [f"{name}: no such backend" for name in config.stash[_required] if name not in servers.KINDS]
+    unknown = [f"{name}: no such backend" for name in config.stash[_required] if name not in sources.KINDS]
     return unknown + [f"{name}: {missing[name]}" for name in config.stash[_required] if name in missing]
 
 
@@ -85,12 +85,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"FAILED: {REQUIRE_VARIABLE} asks for {failure}", red=True, bold=True)
 
 
-@pytest.fixture(scope="session", params=servers.KINDS)
+@pytest.fixture(scope="session", params=sources.KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     kind: str = request.param
     try:
-        started = servers.start(kind)
-    except servers.Unavailable as error:
+        started = sources.start(kind)
+    except sources.Unavailable as error:
         _skip(request, kind, str(error))
     request.config.stash[_used][kind] = started.description
     yield started
@@ -123,8 +123,8 @@ def private_server(request: pytest.FixtureRequest) -> Iterator[PrivateServers]:
     def start(kind: str = "embedded", **config: str) -> Server:
         options = {name.replace("_", "-"): value for name, value in config.items()}
         try:
-            started.append(servers.start(kind, options, private=True))
-        except servers.Unavailable as error:
+            started.append(sources.start(kind, options, private=True))
+        except sources.Unavailable as error:
             _skip(request, kind, str(error))
         return started[-1]
 

@@ -14,7 +14,7 @@ from relier.errors import RelierStartupError
 from relier.preflight import Finding, check_redis, inspect_redis
 from relier.settings import Settings
 from tests.conftest import PrivateServers
-from tests.servers import KINDS
+from tests.sources import KINDS
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:

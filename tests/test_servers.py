@@ -4,7 +4,8 @@ import pytest
 import redis
 
 from tests.conftest import PrivateServers
-from tests.servers import KINDS, Server
+from tests.servers import Server
+from tests.sources import KINDS
 from tests.waiting import await_until, wait_until
 
 

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import sources
+from tests.conftest import PrivateServers
+from tests.servers import REDIS_URL_VARIABLE, GivenServer
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_pytest_without_redis(**environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RELIER_")}
+    clean.update(PATH="", DOCKER_HOST="unix:///nonexistent", **environment)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_servers.py",
+        "-k",
+        "start_of_a_test",
+    ]
+    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_missing_server_is_named_loudly() -> None:
+    result = run_pytest_without_redis()
+    assert result.returncode == 0, result.stdout
+    assert "redis: MISSING" in result.stdout
+    assert "! NOT RUN !" in result.stdout
+    assert "redis: no RELIER_TEST_REDIS_URL, no Docker engine, no redis-server >= 7 on PATH" in result.stdout
+
+
+def test_a_missing_server_that_is_required_fails_the_run() -> None:
+    result = run_pytest_without_redis(RELIER_TEST_REQUIRE="embedded,redis")
+    assert result.returncode == 1, result.stdout
+    assert "FAILED: RELIER_TEST_REQUIRE asks for redis" in result.stdout
+
+
+def test_a_misspelt_requirement_fails_the_run() -> None:
+    result = run_pytest_without_redis(RELIER_TEST_REQUIRE="embeded")
+    assert result.returncode == 1, result.stdout
+    assert "FAILED: RELIER_TEST_REQUIRE asks for embeded: no such backend" in result.stdout
+
+
+def test_a_given_server_with_other_data_is_refused(
+    private_server: PrivateServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = private_server()
+    monkeypatch.setenv(REDIS_URL_VARIABLE, server.url)
+    assert isinstance(sources.start("redis"), GivenServer)
+
+    with server.client() as client:
+        client.set("precious", "data")
+        with pytest.raises(RuntimeError, match="holds other data"):
+            sources.start("redis")
+        assert client.get("precious") == b"data"
+
+
+def test_a_given_server_is_never_hurt(private_server: PrivateServers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(REDIS_URL_VARIABLE, private_server().url)
+    monkeypatch.setattr(sources, "docker_answers", lambda: False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(sources.Unavailable):
+        sources.start("redis", private=True)
+
+
+def test_a_server_dies_with_the_process_that_started_it() -> None:
+    script = (
+        "import time; from tests import sources; server = sources.start('embedded'); "
+        "print(server.pid, server.folder, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    pid, folder = process.stdout.readline().split()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+        except FileNotFoundError:
+            return True
+
+    wait_until(gone, what="the server's end")
+    subprocess.run(["rm", "-r", folder], check=True)
+
+
+@contextmanager
+def engine(body: bytes) -> Iterator[str]:
+    """Answer every GET with the body, as a Docker engine or something else would."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("body", "answers"), [(b"OK", True), (b"<html>", False)])
+def test_only_a_docker_engine_counts_as_one(monkeypatch: pytest.MonkeyPatch, body: bytes, answers: bool) -> None:
+    with engine(body) as address:
+        monkeypatch.setenv("DOCKER_HOST", address)
+        assert sources.docker_answers.__wrapped__() is answers
+
+
+def test_a_container_that_does_not_start_gives_way_to_the_next_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(REDIS_URL_VARIABLE, raising=False)
+    monkeypatch.setattr(sources, "docker_answers", lambda: True)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(sources.Unavailable, match="container redis:7"):
+        sources.start("redis")
