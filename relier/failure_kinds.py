@@ -108,9 +108,7 @@ _BY_NAME: dict[tuple[str, str], FailureKind] = {
 }
 
 #: Network errors that Python gives no class of their own.
-_NETWORK_ERRNOS = frozenset(
-    {errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH}
-)
+_NETWORK_ERRNOS = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH})
 #: SQLSTATE classes: connection, transaction rollback (deadlock, serialization), resources, shutdown.
 _TRANSIENT_SQLSTATES = ("08", "40", "53", "55P03", "57P01", "57P02", "57P03", "57P05")
 #: SQLITE_BUSY and SQLITE_LOCKED.

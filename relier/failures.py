@@ -139,9 +139,7 @@ def decide(
     return Decision(True, delay, type(exc).__name__, kind, counts)
 
 
-def _may_retry(
-    exc: BaseException, attempt: int, policy: RetryPolicy, kind: FailureKind, counts: bool
-) -> bool:
+def _may_retry(exc: BaseException, attempt: int, policy: RetryPolicy, kind: FailureKind, counts: bool) -> bool:
     if policy.retry_when is not None:
         asked = _ask(policy.retry_when, attempt, exc)
         if asked is not None:
@@ -181,9 +179,7 @@ def _delay(exc: BaseException, attempt: int, policy: RetryPolicy, kind: FailureK
     return max(delay, min(limit, asked * (1 + RETRY_AFTER_JITTER * chance)))
 
 
-def _first(
-    options: tuple[Mapping[str, Any], ...], name: str, usable: Callable[[Any], Any], default: Any = None
-) -> Any:
+def _first(options: tuple[Mapping[str, Any], ...], name: str, usable: Callable[[Any], Any], default: Any = None) -> Any:
     """Return the first usable value of an option: a message's options may be anything that was decoded."""
     return next((o[name] for o in options if name in o and usable(o[name])), default)
 

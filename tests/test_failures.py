@@ -42,17 +42,24 @@ T, D, U = FailureKind.TRANSIENT, FailureKind.DETERMINISTIC, FailureKind.UNCLASSI
 
 
 def raised(call: Any, *args: Any) -> BaseException:
-    try:
+    with pytest.raises(BaseException) as caught:
         call(*args)
-    except BaseException as error:
-        return error
-    raise AssertionError("nothing was raised")
+    return caught.value
 
 
 def foreign(module: str, name: str, *bases: type, **attributes: Any) -> BaseException:
     """Build an exception of a library that is not installed."""
     cls = type(name, bases or (Exception,), {"__module__": module, **attributes})
-    return cls("it failed")
+    error: BaseException = cls("it failed")
+    return error
+
+
+def rate_limited() -> BaseException:
+    return RateLimitExceeded("limit")  # type: ignore[no-untyped-call]
+
+
+def undecodable() -> BaseException:
+    return DecodeError("undecodable", b"", None)  # type: ignore[no-untyped-call]
 
 
 def http_error(status: int, headers: dict[str, str] | None = None) -> requests.HTTPError:
@@ -115,7 +122,7 @@ def write_to_locked_database(folder: Path) -> None:
         foreign("asyncpg.exceptions", "SerializationError", sqlstate="40001"),
         foreign("sqlalchemy.exc", "TimeoutError"),
         foreign("pika.exceptions", "AMQPConnectionError"),
-        RateLimitExceeded("limit"),
+        rate_limited(),
         Retry("again"),
         errors.AdmissionRejectedError("shedding", 2.0),
     ],
@@ -142,7 +149,7 @@ def test_network_rate_limit_and_database_outages_are_transient(exc: BaseExceptio
         raised("\ud800".encode, "utf-8"),
         raised(binascii.unhexlify, "x"),
         raised(parse_number),
-        DecodeError("undecodable", b"", None),
+        undecodable(),
         TimeLimitExceeded(),
         errors.HardTimeoutError("too long"),
         errors.SchemaMigrationError("no"),
@@ -222,13 +229,8 @@ def test_a_property_that_raises_does_not_disturb_classification() -> None:
 def test_retry_after_is_read_as_seconds_date_or_attribute() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert retry_after(http_error(429, {"retry-after": "7"})) == 7
-    assert (
-        retry_after(http_error(503, {"Retry-After": format_datetime(now + timedelta(seconds=9))}), now=now)
-        == 9
-    )
-    assert (
-        retry_after(http_error(503, {"Retry-After": format_datetime(now - timedelta(days=1))}), now=now) == 0
-    )
+    assert retry_after(http_error(503, {"Retry-After": format_datetime(now + timedelta(seconds=9))}), now=now) == 9
+    assert retry_after(http_error(503, {"Retry-After": format_datetime(now - timedelta(days=1))}), now=now) == 0
     assert retry_after(http_error(503, {"Retry-After": "soon"})) is None
     assert retry_after(http_error(503, {"Retry-After": "-3"})) is None
     assert retry_after(errors.AdmissionRejectedError("shedding", 2.5)) == 2.5
@@ -316,11 +318,11 @@ def test_retry_with_a_delay_is_honoured_in_milliseconds() -> None:
 
 def test_a_rate_limit_is_not_counted_as_an_attempt() -> None:
     for attempt in (0, 3, 400):
-        decision = decide(RateLimitExceeded("limit"), attempt, RetryPolicy.of({"max_retries": 3}))
+        decision = decide(rate_limited(), attempt, RetryPolicy.of({"max_retries": 3}))
         assert decision.retry
         assert not decision.counts_attempt
         assert 1 <= decision.delay_seconds <= 10
-    assert not decide(RateLimitExceeded("limit"), 0, RetryPolicy.of({"max_retries": 0})).retry
+    assert not decide(rate_limited(), 0, RetryPolicy.of({"max_retries": 0})).retry
 
 
 def test_a_shutdown_is_neither_an_attempt_nor_a_delay() -> None:
@@ -342,13 +344,9 @@ def test_a_servers_retry_after_is_the_least_delay_within_bounds() -> None:
     most=st.none() | st.integers(0, 10**9),
     chance=st.floats(0, 1),
 )
-def test_every_delay_lies_between_the_bounds(
-    attempt: int, least: int | None, most: int | None, chance: float
-) -> None:
+def test_every_delay_lies_between_the_bounds(attempt: int, least: int | None, most: int | None, chance: float) -> None:
     options = {"max_retries": None, "min_backoff": least, "max_backoff": most}
-    policy = RetryPolicy.of(
-        {name: v for name, v in options.items() if v is not None or name == "max_retries"}
-    )
+    policy = RetryPolicy.of({name: v for name, v in options.items() if v is not None or name == "max_retries"})
     delay = decide(ConnectionError(), attempt, policy, chance=lambda: chance).delay_seconds
     lower = least / 1000 if least is not None else min(1.0, (most if most is not None else 1000) / 1000)
     upper = max(lower, most / 1000 if most is not None else 600.0)
@@ -358,9 +356,7 @@ def test_every_delay_lies_between_the_bounds(
 @given(attempt=st.integers(0, 30), seed=st.integers())
 def test_full_jitter_spreads_over_the_whole_range(attempt: int, seed: int) -> None:
     source = random.Random(seed)
-    latest = decide(
-        ConnectionError(), attempt, RetryPolicy(max_retries=None), chance=lambda: 1.0
-    ).delay_seconds
+    latest = decide(ConnectionError(), attempt, RetryPolicy(max_retries=None), chance=lambda: 1.0).delay_seconds
     for _ in range(20):
         got = decide(ConnectionError(), attempt, RetryPolicy(max_retries=None), chance=source.random)
         assert 1.0 <= got.delay_seconds <= latest
