@@ -63,6 +63,11 @@ class Fleet:
         counters = {worker: int(beat) for worker, beat in _pairs(beats).items()}
         return Observation(int(time), counters, tuple(o.decode() for o in obligations), _pairs(leases))
 
+    def leases(self) -> dict[str, str]:
+        """Return all leases by slot."""
+        flat = self._runner.command("HGETALL", self._keys.fleet[4])
+        return _pairs(part for pair in flat.items() for part in pair) if isinstance(flat, dict) else _pairs(flat)
+
     def lease(self, wishes: Iterable[tuple[str, str, str]]) -> dict[str, str]:
         """Apply (slot, lease last seen, lease wanted) wishes; returns all leases afterwards."""
         return _pairs(self._run("lease", *(part for wish in wishes for part in wish)))

@@ -97,9 +97,7 @@ class Tasks:
         verdict = Verdict(_decode(reply[0]))
         if len(reply) == 1:
             return Claim(verdict)
-        return Claim(
-            verdict, int(reply[1]), int(reply[2]), int(reply[3]), bool(reply[4]), reply[5], _decode(reply[6])
-        )
+        return Claim(verdict, int(reply[1]), int(reply[2]), int(reply[3]), bool(reply[4]), reply[5], _decode(reply[6]))
 
     def commit(
         self,
@@ -211,9 +209,7 @@ class Tasks:
 
     def due(self, shards: Sequence[int], limit: int) -> tuple[int, list[Due]]:
         """List what is due in the given shards: how many in all, and up to `limit` a shard."""
-        calls = [
-            (script("due"), self._keys.shard(s, ""), (self._now(), min(limit, BATCH), DUE_BYTES)) for s in shards
-        ]
+        calls = [(script("due"), self._keys.shard(s, ""), (self._now(), min(limit, BATCH), DUE_BYTES)) for s in shards]
         total, records = 0, []
         for shard, (count, flat) in zip(shards, self._runner.run_many(calls), strict=True):
             total += count
@@ -281,9 +277,7 @@ class Tasks:
 
     def group_join(self, group_id: str, member: str, ttl_ms: int) -> tuple[int, int]:
         """Count a member as done, once; returns members done and the group's size (-1: not known)."""
-        reply = self._runner.run(
-            script("group_join"), (self._keys.group(group_id),), (self._now(), member, 0, ttl_ms)
-        )
+        reply = self._runner.run(script("group_join"), (self._keys.group(group_id),), (self._now(), member, 0, ttl_ms))
         return int(reply[0]), int(reply[1])
 
 

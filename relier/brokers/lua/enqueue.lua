@@ -1,0 +1,6 @@
+-- Appends a message to a queue. No allow-oom: a producer is refused before any write when memory is short.
+--
+-- KEYS  1 <ns>:<queue> list of message ids   2 <ns>:<queue>.msgs hash message id -> message
+-- ARGV  1 message id   2 message
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+return redis.call('RPUSH', KEYS[1], ARGV[1])

@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- Puts messages that this broker id holds back to the head of their queue, in order.
+--
+-- KEYS  1 queue   2 msgs   3 unacknowledged set
+-- ARGV  message ids
+-- Reply how many
+local back = 0
+for i = #ARGV, 1, -1 do
+  if redis.call('SREM', KEYS[3], ARGV[i]) == 1 and redis.call('HEXISTS', KEYS[2], ARGV[i]) == 1 then
+    redis.call('LPUSH', KEYS[1], ARGV[i])
+    back = back + 1
+  end
+end
+return back

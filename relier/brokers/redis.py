@@ -1,0 +1,266 @@
+"""Relier's own Redis broker: Dramatiq's data layout, with a consumer that survives what Redis and workers do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+from uuid import uuid4
+
+import redis
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.common import dq_name, q_name
+from dramatiq.middleware import Middleware
+from dramatiq.results import Results
+
+from relier.brokers.redis_consumer import RedisConsumer
+from relier.brokers.results import LazyResults
+from relier.envelope import is_stamped, stamp_first_hand, stamp_of
+from relier.hooks import encode_failure
+from relier.sending import payload_version, sending_of
+from relier.settings import Settings, get_settings
+from relier.store import Sending, Store, get_store, shard_of
+from relier.store.client import connect
+from relier.store.connection import ScriptRunner
+from relier.store.scripts import script
+
+#: How long (s) a dead broker id is refused: longer than any zombie sleeps.
+GONE_KEPT = 86_400
+#: Most messages that one script returns to a queue.
+GIVEN_BACK_AT_ONCE = 500
+
+
+class RelierRedisBroker(RedisBroker):
+    """A Dramatiq broker on Redis with Relier installed.
+
+    Delays live in the store's due index instead of worker memory; a dead worker's unacknowledged messages come back at
+    once; an acknowledgement tells whether it removed the copy.
+
+    Parameters:
+      url: Redis to carry the messages. Defaults to `RELIER_BROKER_URL`, else the store's Redis.
+      settings: Defaults to those of the environment.
+      middleware: Dramatiq middlewares in place of its default ones; Relier's are added.
+      namespace: prefix of the broker's keys. Defaults to `dramatiq`, or `dramatiq:<RELIER_NAMESPACE>` when that is set.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        middleware: list[Middleware] | None = None,
+        namespace: str | None = None,
+    ) -> None:
+        self.settings = settings or get_settings()
+        if namespace is None:
+            namespace = "dramatiq" if self.settings.namespace == "relier" else f"dramatiq:{self.settings.namespace}"
+        self._url = url or self.settings.broker_url
+        super().__init__(middleware=middleware, namespace=namespace, client=_Unconnected())
+        self._held: dict[str, set[str]] = {}
+        self._held_lock = threading.Lock()
+        if not any(isinstance(m, Results) for m in self.middleware):
+            self.add_middleware(LazyResults(self))
+        from relier.installation import install
+
+        install(self, self.settings)
+
+    # -- connecting, on first use -------------------------------------------------------------------------------
+
+    @property
+    def shares_redis(self) -> bool:
+        """Whether broker and store are the same Redis: then they lose and keep the same writes."""
+        return self._url is None or self._url == self.settings.redis_url
+
+    @cached_property
+    def store(self) -> Store:
+        return get_store(self.settings)
+
+    @cached_property
+    def runner(self) -> ScriptRunner:
+        return self.store.runner if self.shares_redis else ScriptRunner(connect(self.settings, self._url))
+
+    @property
+    def connection(self) -> redis.Redis:
+        """The client that messages go through."""
+        return self.runner.client
+
+    def _keys(self, queue_name: str, broker_id: str | None = None) -> tuple[str, str, str]:
+        full = f"{self.namespace}:{queue_name}"
+        return full, full + ".msgs", f"{self.namespace}:__acks__.{broker_id or self.broker_id}.{queue_name}"
+
+    @property
+    def _gone(self) -> str:
+        return f"{self.namespace}:__relier_gone__"
+
+    @property
+    def _known(self) -> str:
+        return f"{self.namespace}:__relier_brokers__"
+
+    def _run(self, name: str, keys: Iterable[str], *args: Any) -> Any:
+        return self.runner.run(script(name, "relier.brokers"), tuple(keys), args)
+
+    # -- publishing ---------------------------------------------------------------------------------------------
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message; with a `delay` in milliseconds the store keeps it until then.
+
+        Raises redis-py's errors when Redis is away: nothing was accepted then.
+        """
+        message = self._first_hand(message)
+        if delay is not None and delay > 0:
+            self.emit_before("enqueue", message, delay)
+            sending = sending_of(self, message, stamp_of(message), self.settings)
+            self.store.tasks.schedule(sending, delay / 1000)
+        else:
+            message = message.copy(options={"redis_message_id": str(uuid4())})
+            self.emit_before("enqueue", message, delay)
+            keys = self._keys(message.queue_name)[:2]
+            self._run("enqueue", keys, message.options["redis_message_id"], message.encode())
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+        """Enqueue messages in one round trip; all are encoded before the first is written."""
+        ready = [self._first_hand(m).copy(options={"redis_message_id": str(uuid4())}) for m in messages]
+        return self._publish(ready, "enqueue")
+
+    def publish_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+        """Publish copies that the store keeps, to their queues' delay lanes: every consumer of the queue takes them first."""
+        lane = [m.copy(queue_name=dq_name(m.queue_name), options={"redis_message_id": str(uuid4())}) for m in messages]
+        return self._publish(lane, "publish")
+
+    def _publish(self, messages: list[Message[Any]], name: str) -> list[Message[Any]]:
+        for message in messages:
+            self.emit_before("enqueue", message, None)
+        calls = [
+            (
+                script(name, "relier.brokers"),
+                self._keys(message.queue_name)[:2],
+                (message.options["redis_message_id"], message.encode()),
+            )
+            for message in messages
+        ]
+        for i in range(0, len(calls), 500):
+            self.runner.run_many(calls[i : i + 500])
+        for message in messages:
+            self.emit_after("enqueue", message, None)
+        return messages
+
+    def _first_hand(self, message: Message[Any]) -> Message[Any]:
+        if is_stamped(message):
+            return message
+        return stamp_first_hand(message, payload_version(self, message.actor_name))
+
+    # -- consuming ----------------------------------------------------------------------------------------------
+
+    @property
+    def consumer_class(self) -> Any:
+        return RedisConsumer
+
+    def attach(self) -> None:
+        """Make this broker id known, so that its messages are found should nobody else remember it."""
+        self.runner.command("ZADD", self._known, int(time.time()), self.broker_id)
+
+    def fetch(self, queue_name: str, broker_id: str, count: int) -> list[tuple[str, bytes]] | None:
+        """Take up to `count` messages; None when this broker id was declared dead."""
+        flat = self._run("fetch", (*self._keys(queue_name, broker_id), self._gone), broker_id, count)
+        if flat is None:
+            return None
+        taken = [(message_id.decode(), data) for message_id, data in zip(flat[::2], flat[1::2], strict=True)]
+        if taken:
+            with self._held_lock:
+                self._held.setdefault(queue_name, set()).update(message_id for message_id, _ in taken)
+        return taken
+
+    def ack(self, queue_name: str, broker_id: str, message_id: str) -> bool:
+        """Remove a message; True when this call removed it."""
+        keys = self._keys(queue_name, broker_id)
+        removed = bool(self._run("ack", keys[1:], message_id))
+        self.let_go(queue_name, [message_id])
+        return removed
+
+    def requeue(self, queue_name: str, broker_id: str, message_ids: list[str]) -> None:
+        """Put messages back to the head of their queue."""
+        for i in range(0, len(message_ids), 500):
+            self._run("requeue", self._keys(queue_name, broker_id), *message_ids[i : i + 500])
+        self.let_go(queue_name, message_ids)
+
+    def reclaim(self, queue_name: str, broker_id: str) -> int:
+        """Put back what Redis believes this process to hold and it does not."""
+        with self._held_lock:
+            held = list(self._held.get(queue_name, ()))
+        return int(self._run("reclaim", self._keys(queue_name, broker_id), *held))
+
+    def let_go(self, queue_name: str, message_ids: Iterable[str]) -> None:
+        """Forget that this process holds messages."""
+        with self._held_lock:
+            self._held.get(queue_name, set()).difference_update(message_ids)
+
+    def dead_letter(self, message: Any, reason: str, error: BaseException) -> None:
+        """Keep a message that cannot be run as a dead letter; returns when the store has it."""
+        sending = sending_of(self, message, stamp_of(message), self.settings)
+        self.store.tasks.dead_letter(sending, reason, encode_failure(error))
+
+    def dead_letter_raw(self, message_id: str, queue_name: str, data: bytes, error: BaseException) -> None:
+        """Keep bytes that cannot be decoded as a dead letter; returns when the store has them."""
+        sending = Sending(message_id, shard_of(message_id), q_name(queue_name), "", data)
+        self.store.tasks.dead_letter(sending, "PayloadIntegrityError", encode_failure(error))
+
+    def renew_broker_id(self) -> None:
+        """Consume under a new id from now on; copies held under the old one are void."""
+        with self._held_lock:
+            self.broker_id = str(uuid4())
+            self._held.clear()
+
+    # -- what the sweeper asks ----------------------------------------------------------------------------------
+
+    def return_unacked(self, broker_id: str, queues: Iterable[str]) -> None:
+        """Return a dead broker id's messages to their queues, and refuse it from now on."""
+        for queue in queues:
+            for name in (queue, dq_name(queue)):
+                keys = (*self._keys(name, broker_id), self._gone)
+                args = (broker_id, int(time.time()), GIVEN_BACK_AT_ONCE, GONE_KEPT)
+                while self._run("give_back", keys, *args):
+                    pass
+        self.runner.command("ZREM", self._known, broker_id)
+
+    def known_broker_ids(self) -> set[str]:
+        """Return every broker id that consumed and was not returned."""
+        return {broker_id.decode() for broker_id in self.runner.command("ZRANGE", self._known, 0, -1)}
+
+    def lane_depth(self, queue: str) -> int:
+        """Return how many published copies wait in a queue's delay lane."""
+        return int(self.runner.command("LLEN", self._keys(dq_name(queue))[0]))
+
+    def depth(self, queue: str) -> int:
+        """Return how many messages wait in a queue and its delay lane."""
+        return sum(int(self.runner.command("LLEN", self._keys(name)[0])) for name in (queue, dq_name(queue)))
+
+    # -- Dramatiq's own commands --------------------------------------------------------------------------------
+
+    def do_qsize(self, queue_name: str) -> int:
+        """Return how many messages of a queue wait or are unacknowledged (for `join` in tests)."""
+        name = q_name(queue_name)
+        return sum(int(self.runner.command("HLEN", self._keys(n)[1])) for n in (name, dq_name(name)))
+
+    def do_purge(self, queue_name: str) -> None:
+        """Drop the messages of one queue or lane."""
+        self.runner.command("DEL", *self._keys(queue_name))
+
+    def _dispatch(self, command: str) -> Any:
+        raise AttributeError(f"RelierRedisBroker does not use Dramatiq's script for {command!r}.")
+
+    def close(self) -> None:
+        """Close this process's connections; a later call opens new ones."""
+        if "runner" in self.__dict__:
+            self.runner.close()
+
+
+class _Unconnected:
+    """Stands in for the client that Dramatiq's constructor wants: ours is made on first use."""
+
+    def register_script(self, source: Any) -> None:
+        return None

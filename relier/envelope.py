@@ -1,0 +1,104 @@
+"""The stamp that a task's messages carry: who it is, where its record is, and which fence a copy was published under."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dramatiq.message import Message
+
+from relier.store import SHARDS, shard_of
+
+#: The message option that holds the stamp.
+OPTION = "relier"
+
+#: Version of the stamp's format.
+FORMAT = 1
+
+#: Marks a message object that was enqueued first-hand: the very same object enqueued again is another task.
+_SENT = "_relier_sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What identifies a task on every copy of its message."""
+
+    task_id: str
+    shard: int
+    fence: int = 0  #: 0 on first-hand copies; the record's fence on copies that the store published
+    payload_version: int = 1
+    created_ms: int = 0
+    follow_up: bool = False  #: enqueued by a hook, so a replay may enqueue it again
+    suspect: bool = False  #: its crashes make it run alone
+
+    def option(self) -> dict[str, Any]:
+        """Return the stamp as the message option; what is usual is left out."""
+        option: dict[str, Any] = {"v": FORMAT, "id": self.task_id, "s": self.shard, "t": self.created_ms}
+        if self.fence:
+            option["f"] = self.fence
+        if self.payload_version != 1:
+            option["p"] = self.payload_version
+        if self.follow_up:
+            option["d"] = 1
+        if self.suspect:
+            option["c"] = 1
+        return option
+
+
+def stamp_of(message: Any) -> Stamp:
+    """Return a message's stamp; for an unstamped or malformed one, what its message id says."""
+    option = message.options.get(OPTION)
+    if isinstance(option, dict):
+        task_id, shard, fence = option.get("id"), option.get("s"), option.get("f", 0)
+        version, created = option.get("p", 1), option.get("t", 0)
+        numbers = all(type(n) is int for n in (shard, fence, version, created))
+        if isinstance(task_id, str) and task_id and numbers and 0 <= shard < SHARDS and fence >= 0:
+            return Stamp(task_id, shard, fence, version, created, bool(option.get("d")), bool(option.get("c")))
+    return Stamp(message.message_id, shard_of(message.message_id), created_ms=message.message_timestamp)
+
+
+def stamped(message: Message[Any], stamp: Stamp) -> Message[Any]:
+    """Return a copy of the message that carries the stamp."""
+    return message.copy(options={OPTION: stamp.option()})
+
+
+def is_stamped(message: Message[Any]) -> bool:
+    return OPTION in message.options
+
+
+def stamp_first_hand(message: Message[Any], payload_version: int = 1) -> Message[Any]:
+    """Return a stamped copy of a message that is enqueued for the first time.
+
+    The task id is the message id. When the very same message object was enqueued before (`pipeline.run()` twice), it gets a
+    suffix, so that the second one is a task of its own.
+    """
+    task_id = message.message_id
+    if _SENT in message.__dict__:
+        task_id = f"{task_id}~{secrets.token_hex(4)}"
+    message.__dict__[_SENT] = True
+    stamp = Stamp(task_id, shard_of(task_id), payload_version=payload_version, created_ms=message.message_timestamp)
+    return stamped(message, stamp)
+
+
+def stamp_follow_up(message: Message[Any], parent: Stamp, payload_version: int = 1) -> Message[Any]:
+    """Return a stamped copy of a message that a hook of `parent` enqueues; the same at every replay (R7)."""
+    suffix = parent.task_id.partition("~")[2]
+    task_id = f"{message.message_id}~{suffix}" if suffix else message.message_id
+    stamp = Stamp(task_id, shard_of(task_id), 0, payload_version, message.message_timestamp, follow_up=True)
+    return stamped(message, stamp)
+
+
+def republished(message: Message[Any], stamp: Stamp, fence: int, suspect: bool) -> Message[Any]:
+    """Return the copy that the store publishes under the record's fence."""
+    options = {key: value for key, value in message.options.items() if key not in ("eta", "redis_message_id")}
+    options[OPTION] = replace(stamp, fence=fence, suspect=suspect).option()
+    return Message(
+        queue_name=message.queue_name,
+        actor_name=message.actor_name,
+        args=message.args,
+        kwargs=message.kwargs,
+        options=options,
+        message_id=message.message_id,
+        message_timestamp=message.message_timestamp,
+    )

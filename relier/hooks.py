@@ -1,0 +1,92 @@
+"""What happens after a task has ended: which hooks it has, and what a replay of them needs."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from dramatiq import Broker, get_encoder
+from dramatiq.results import Results
+
+#: Longest text (characters) of a traceback that is kept.
+TRACEBACK_KEPT = 8_000
+#: Longest text (characters) of an exception that is kept.
+MESSAGE_KEPT = 2_000
+
+
+def option(broker: Broker, message: Any, name: str) -> Any:
+    """Return an option of the message, else of its actor."""
+    actor = broker.actors.get(message.actor_name)
+    return message.options.get(name) or (actor.options.get(name) if actor else None)
+
+
+def results_of(broker: Broker, message: Any) -> tuple[Results, int] | None:
+    """Return the Results middleware and the time to live in ms, if this message's result is to be stored."""
+    for middleware in broker.middleware:
+        if isinstance(middleware, Results):
+            store_results, ttl = middleware._lookup_options(broker, message)
+            return (middleware, ttl) if store_results else None
+    return None
+
+
+def has_success_hooks(broker: Broker, message: Any) -> bool:
+    """Whether anything is to be done after the task completed."""
+    return bool(
+        message.options.get("pipe_target")
+        or message.options.get("group_completion_uuid")
+        or option(broker, message, "on_success")
+        or results_of(broker, message)
+    )
+
+
+def has_failure_hooks(broker: Broker, message: Any) -> bool:
+    """Whether anything is to be done after the task failed for good."""
+    return bool(
+        option(broker, message, "on_failure")
+        or option(broker, message, "on_retry_exhausted")
+        or results_of(broker, message)
+    )
+
+
+def encode_result(result: Any) -> bytes:
+    """Return the result as a replay of the hooks needs it. One that cannot be encoded cannot be passed on either."""
+    try:
+        return get_encoder().encode({"result": result})
+    except Exception:
+        return b""
+
+
+def decode_result(encoded: bytes) -> Any:
+    return get_encoder().decode(encoded)["result"] if encoded else None
+
+
+def encode_failure(error: BaseException, **more: Any) -> bytes:
+    """Return a failure as the DLQ and a replay of the hooks need it."""
+    lines = traceback.format_exception(error)
+    failure = {
+        "type": type(error).__name__,
+        "module": type(error).__module__,
+        "message": str(error)[:MESSAGE_KEPT],
+        "traceback": "".join(lines)[-TRACEBACK_KEPT:],
+        **more,
+    }
+    try:
+        return get_encoder().encode(failure)
+    except Exception:  # Lone surrogates, mostly.
+        return get_encoder().encode({key: repr(value) for key, value in failure.items()})
+
+
+def decode_failure(encoded: bytes) -> dict[str, Any]:
+    """Return an encoded failure; empty when there is none."""
+    if not encoded:
+        return {}
+    failure: dict[str, Any] = get_encoder().decode(encoded)
+    return failure
+
+
+def replayed_failure(encoded: bytes) -> Exception:
+    """Return an exception of the failure's name and text, for the hooks of a dead task that are replayed."""
+    failure = decode_failure(encoded)
+    kind = type(str(failure.get("type", "Exception")), (Exception,), {"__module__": failure.get("module", "builtins")})
+    error: Exception = kind(failure.get("message", ""))
+    return error

@@ -1,0 +1,335 @@
+"""A task's run in a worker: claim, run, commit or fail, in the thread that received its message (R1)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import local
+from typing import Any
+
+import dramatiq.asyncio
+from dramatiq import Broker
+from dramatiq.actor import Actor
+from dramatiq.middleware import Interrupt, Shutdown, SkipMessage
+
+from relier import failpoints
+from relier.envelope import stamp_of
+from relier.failures import RetryPolicy, decide
+from relier.hooks import (
+    decode_failure,
+    decode_result,
+    encode_failure,
+    encode_result,
+    has_failure_hooks,
+    has_success_hooks,
+    replayed_failure,
+)
+from relier.process import WorkerProcess
+from relier.queues import is_internal
+from relier.runner import CoroutineRun, RunCancelled
+from relier.runs import Phase, Run, current
+from relier.sending import sending_of
+from relier.store import Claim, Failure, Verdict
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Delivery:
+    """The message that this worker thread is about to run, between the before-hook and the actor."""
+
+    message: Any
+    process: WorkerProcess
+
+
+_thread = local()
+
+
+def deliver(message: Any, process: WorkerProcess) -> None:
+    """Note which message this thread runs next."""
+    _thread.delivery = Delivery(message, process)
+
+
+def take_delivery(actor_name: str) -> Delivery | None:
+    """Return the noted message once, so that an actor called by another actor's code is just a function."""
+    delivery: Delivery | None = getattr(_thread, "delivery", None)
+    if delivery is None or delivery.message.actor_name != actor_name:
+        return None
+    _thread.delivery = None
+    return delivery
+
+
+def current_run() -> Run | None:
+    """Return the run that the calling user code belongs to."""
+    return current.get()
+
+
+def run_of(message: Any) -> Run | None:
+    """Return the run that a message proxy stands for, once it was claimed."""
+    run: Run | None = getattr(message, "relier_run", None)
+    return run
+
+
+def claim_before_running(actor: Actor[..., Any]) -> None:
+    """Wrap `actor.fn` so that it runs only what the store grants."""
+    fn = actor.fn
+    if getattr(fn, "__relier__", False) or is_internal(actor.queue_name):
+        return
+
+    @functools.wraps(fn)
+    def claiming(*args: Any, **kwargs: Any) -> Any:
+        delivery = take_delivery(actor.actor_name)
+        if delivery is None:
+            return fn(*args, **kwargs)
+        return Execution(delivery, fn).run(args, kwargs)
+
+    claiming.__relier__ = True  # type: ignore[attr-defined]
+    actor.fn = claiming
+
+
+def coroutine_function(fn: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return the coroutine function that Dramatiq wrapped for a worker thread, or None for a plain function."""
+    if getattr(fn, "__globals__", None) is not vars(dramatiq.asyncio):
+        return None
+    original: Callable[..., Any] | None = getattr(fn, "__wrapped__", None)
+    return original
+
+
+def is_async(actor: Actor[..., Any]) -> bool:
+    """Whether the actor was declared with `async def`."""
+    return coroutine_function(getattr(actor.fn, "__wrapped__", actor.fn)) is not None
+
+
+class SkippedByStore(SkipMessage):
+    """The copy is acknowledged without running: the store has the task, or the task has ended."""
+
+
+class Execution:
+    """One attempt to run the copy of a task that this thread holds."""
+
+    def __init__(self, delivery: Delivery, fn: Callable[..., Any]) -> None:
+        self.message = delivery.message
+        self.process = delivery.process
+        self.tasks = delivery.process.store.tasks
+        self.broker: Broker = delivery.process.broker
+        self.fn = fn
+
+    @property
+    def actor(self) -> Actor[..., Any]:
+        return self.broker.get_actor(self.message.actor_name)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Claim, run and close; returns the actor's result or raises what Dramatiq's hooks shall see."""
+        failpoints.hit("fetched")
+        run, claim = self._claim()
+        if claim.verdict is Verdict.REPLAY:
+            return self._replay(run, claim)
+        failpoints.hit("claimed")
+        try:
+            result = self._call(run, args, kwargs)
+        except SkipMessage:
+            self._discard(run, "skipped")
+            raise
+        except BaseException as error:
+            return self._failed(run, error)
+        failpoints.hit("done")
+        self._commit(run, result)
+        failpoints.hit("committed")
+        return result
+
+    def fail_unclaimed(self, error: BaseException) -> None:
+        """Record a failure of a foreign before-hook: the actor never ran, and the task shall be tried again."""
+        run, claim = self._claim()
+        if claim.verdict is not Verdict.REPLAY:
+            try:
+                self._failed(run, error)
+            except Exception:
+                logger.debug("A before-hook failed.", exc_info=True)
+
+    # -- claiming -----------------------------------------------------------------------------------------------
+
+    def _claim(self) -> tuple[Run, Claim]:
+        while True:
+            self._drop_if_not_ours()
+            run = self._new_run()
+            claim = self._ask(run)
+            if claim.verdict is not Verdict.FENCED:
+                break
+            self.process.runs.remove(run)
+            self.process.refence(run.worker_id)
+        if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
+            return self._own(run, claim), claim
+        self.process.runs.remove(run)
+        self._skip(claim.verdict)
+
+    def _drop_if_not_ours(self) -> None:
+        """Drop a copy whose delivery is void (R5): it was returned to the queue when this worker was declared dead."""
+        valid = getattr(self.message, "is_valid", None)
+        if valid is not None and not valid():
+            self._skip("void")
+
+    def _skip(self, why: str) -> Any:
+        self.message.options["store_results"] = False
+        raise SkippedByStore(f"The store says: {why}.")
+
+    def _new_run(self) -> Run:
+        stamp = stamp_of(self.message)
+        sending = sending_of(self.broker, self.message, stamp, self.process.settings)
+        run = Run(self.message, stamp, sending, self.process.identity)
+        self.process.runs.add(run)
+        return run
+
+    def _ask(self, run: Run) -> Claim:
+        runs = self.process.runs
+        settled = runs.unsettled(run.stamp.shard, limit=20)
+        run.holds_slot = run.stamp.suspect and self.process.suspect_slot.acquire(blocking=False)
+        try:
+            claim = self.process.patiently(
+                lambda: self.tasks.claim(
+                    run.worker_id,
+                    run.sending,
+                    run.nonce,
+                    run.stamp.fence,
+                    slot_free=run.holds_slot,
+                    settled=settled,
+                )
+            )
+        except BaseException:
+            self._free_slot(run)
+            raise
+        runs.sent(settled)
+        if run.holds_slot and not (claim.suspect and claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER)):
+            self._free_slot(run)
+        return claim
+
+    def _free_slot(self, run: Run) -> None:
+        if run.holds_slot:
+            run.holds_slot = False
+            self.process.suspect_slot.release()
+
+    def _own(self, run: Run, claim: Claim) -> Run:
+        run.fence, run.attempt, run.crashes = claim.fence, claim.attempt, claim.crashes
+        run.phase = Phase.RUNNING
+        self.message.relier_run = run
+        if claim.crashes:
+            logger.info("Running a task again after a crash.", extra={"task": run.task_id, "crashes": claim.crashes})
+        return run
+
+    def _replay(self, run: Run, claim: Claim) -> Any:
+        """Return or raise the stored end of the task, so that only its hooks run (R7)."""
+        run.phase, run.hooks_pending, run.settles = Phase.CLOSED, True, True
+        if claim.outcome == "dead":
+            run.final_failure = True
+            run.exhausted = bool(decode_failure(claim.result).get("exhausted"))
+            raise replayed_failure(claim.result)
+        return decode_result(claim.result)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def _call(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        failpoints.hit("running")
+        original = coroutine_function(self.fn)
+        token = current.set(run)
+        try:
+            if original is None:
+                return self.fn(*args, **kwargs)
+            coroutine = CoroutineRun(lambda: original(*args, **kwargs))
+            run.cancel = coroutine.cancel
+            return coroutine.wait()
+        finally:
+            run.cancel = None
+            current.reset(token)
+
+    # -- closing ------------------------------------------------------------------------------------------------
+
+    def _close(self, run: Run, call: Callable[[], Any]) -> Any:
+        """Close the grant with one call of the store, exactly once; raises `SkippedByStore` when the run was lost."""
+        while True:
+            try:
+                answer = self._close_once(run, call)
+                break
+            except Interrupt:  # It was meant for the user code, which is over. The call may be repeated.
+                continue
+        self._free_slot(run)
+        if answer in (False, "refused"):
+            logger.warning("A run came too late: its task has moved on.", extra={"task": run.task_id})
+            self._give_up(run)
+        return answer
+
+    def _close_once(self, run: Run, call: Callable[[], Any]) -> Any:
+        with run.lock:
+            if run.phase is not Phase.RUNNING:
+                return False
+            answer = self.process.patiently(call)
+            run.phase = Phase.LOST if answer in (False, "refused") else Phase.CLOSED
+            return answer
+
+    def _give_up(self, run: Run) -> Any:
+        """Leave a task that is no longer ours alone."""
+        self._free_slot(run)
+        self.process.runs.remove(run)
+        self.message.relier_run = None
+        return self._skip("the run was lost")
+
+    def _commit(self, run: Run, result: Any) -> None:
+        runs = self.process.runs
+        hooks = has_success_hooks(self.broker, self.message)
+        encoded = encode_result(result) if hooks else b""
+        settled = runs.unsettled(run.stamp.shard, limit=20)
+        self._close(
+            run,
+            lambda: self.tasks.commit(
+                run.worker_id, run.sending, run.fence, hooks=hooks, result=encoded, settled=settled
+            ),
+        )
+        runs.sent(settled)
+        run.hooks_pending, run.settles = hooks, True
+
+    def _failed(self, run: Run, error: BaseException) -> Any:
+        """Record the failure; raises the error for Dramatiq's hooks, or skips when the run was lost."""
+        if isinstance(error, RunCancelled) or run.phase is Phase.LOST:
+            return self._cancelled(run)
+        if isinstance(error, Shutdown):
+            self.process.hand_over(run, "shutdown")
+            return self._give_up(run)
+        failure = self._judge(run, error)
+        if failure.retry:
+            self._tell_about_attempt(run, error)
+        failpoints.hit("before-fail")
+        run.final_failure = not failure.retry
+        self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
+        failpoints.hit("failed")
+        run.hooks_pending = run.final_failure and failure.hooks
+        run.settles = run.final_failure
+        raise error
+
+    def _cancelled(self, run: Run) -> Any:
+        """Discard what was cancelled on request; a run that was lost before needs nothing more."""
+        self._discard(run, "cancelled")
+        return self._skip("cancelled")
+
+    def _discard(self, run: Run, reason: str) -> None:
+        self._close(run, lambda: self.tasks.discard(run.worker_id, run.sending, run.fence, reason))
+        run.settles = True
+
+    def _judge(self, run: Run, error: BaseException) -> Failure:
+        policy = RetryPolicy.of(self.message.options, self.actor.options)
+        decision = decide(error, run.attempt, policy)
+        run.exhausted = decision.exhausted
+        summary = f"{type(error).__name__}: {error}"[:300]
+        return Failure(
+            retry=decision.retry,
+            delay=decision.delay_seconds,
+            counts=decision.counts_attempt,
+            hooks=has_failure_hooks(self.broker, self.message),
+            reason=decision.reason,
+            encoded=encode_failure(error, exhausted=decision.exhausted, retries=run.attempt),
+            summary=summary,
+        )
+
+    def _tell_about_attempt(self, run: Run, error: BaseException) -> None:
+        from relier.middleware.followups import send_failure_callback
+
+        send_failure_callback(self.broker, self.process, run, error)

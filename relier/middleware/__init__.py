@@ -1,0 +1,10 @@
+"""Relier's middlewares: thin hooks over the life cycle."""
+
+from __future__ import annotations
+
+from relier.middleware.followups import Callbacks, GroupCallbacks, Pipelines
+from relier.middleware.heartbeat import Heartbeat
+from relier.middleware.lifecycle import Lifecycle
+from relier.middleware.time_limit import TimeLimit
+
+__all__ = ["Callbacks", "GroupCallbacks", "Heartbeat", "Lifecycle", "Pipelines", "TimeLimit"]

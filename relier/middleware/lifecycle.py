@@ -1,0 +1,126 @@
+"""Turns Dramatiq's hooks into steps of a task's life."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from dramatiq import Broker, Message
+from dramatiq.actor import Actor
+from dramatiq.broker import MessageProxy
+from dramatiq.middleware import Middleware
+
+from relier import failpoints
+from relier.envelope import stamp_of
+from relier.hooks import results_of
+from relier.lifecycle import Execution, claim_before_running, deliver, run_of, take_delivery
+from relier.queues import is_internal
+from relier.runs import Run
+from relier.sending import sending_of
+
+if TYPE_CHECKING:
+    from relier.installation import Installation
+
+logger = logging.getLogger(__name__)
+
+
+class Lifecycle(Middleware):
+    """Claims every message before its actor runs, and settles it after its hooks and its acknowledgement.
+
+    Actor options, besides Dramatiq's own for retries (`max_retries`, `min_backoff`, `max_backoff` in milliseconds,
+    `retry_when`, `throws`, `on_retry_exhausted`):
+
+    Parameters:
+      max_resurrections(int): How many crashes of its worker a task survives. Defaults to `RELIER_MAX_RESURRECTIONS`.
+      on_crash(str): `retry` (default), or `dead`: the first crash makes a dead letter.
+      transient, deterministic: exception classes that are always, or never, worth a retry.
+      schema_version(int): The version of the payload that this code writes. Defaults to 1.
+    """
+
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+
+    @property
+    def actor_options(self) -> set[str]:
+        return {
+            "max_retries",
+            "min_backoff",
+            "max_backoff",
+            "retry_when",
+            "throws",
+            "on_retry_exhausted",
+            "max_resurrections",
+            "on_crash",
+            "transient",
+            "deterministic",
+            "schema_version",
+        }
+
+    def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
+        claim_before_running(actor)
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        if self.installation.process is not None and not is_internal(message.queue_name):
+            deliver(message, self.installation.process)
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        run = run_of(message)
+        if run is None:
+            self._fail_unclaimed(message, exception)
+            return
+        if run.final_failure and exception is not None:
+            _store_failure(broker, message, exception)
+        run.hooks_pending = False
+        failpoints.hit("hooks")
+
+    def _fail_unclaimed(self, message: MessageProxy, exception: BaseException | None) -> None:
+        """A before-hook of somebody else failed: without Dramatiq's `Retries` the task would be gone."""
+        delivery = take_delivery(message.actor_name)
+        if delivery is not None and exception is not None:
+            Execution(delivery, _never).fail_unclaimed(exception)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Discard what somebody else skipped; the broker's own dead-letter queue stays empty."""
+        delivery = take_delivery(message.actor_name)
+        if delivery is None:
+            return
+        reason = "max_age" if message.failed else "skipped"
+        message.failed = False
+        process = delivery.process
+        sending = sending_of(broker, message, stamp_of(message), process.settings)
+        process.patiently(lambda: process.store.tasks.discard(process.identity, sending, 0, reason))
+        if reason == "max_age":
+            _store_failure(broker, message, TimeoutError("The message is older than its max_age."))
+
+    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
+        run = run_of(message)
+        if run is None or self.installation.process is None:
+            return
+        failpoints.hit("acknowledged")
+        confirmed = bool(getattr(message, "removal_confirmed", False))
+        _settle(self.installation.process.runs, run, confirmed)
+
+    def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        failpoints.hit("enqueued")
+
+
+def _never() -> None:
+    raise AssertionError("a message whose before-hook failed must not run")
+
+
+def _settle(runs: Any, run: Run, confirmed: bool) -> None:
+    if run.settles and not run.hooks_pending:
+        runs.ended(run, confirmed)
+    else:
+        runs.remove(run)
+
+
+def _store_failure(broker: Broker, message: Any, error: BaseException) -> None:
+    """Give `Results` the failure: the message is acknowledged, so its own hook for rejected ones does not run."""
+    found = results_of(broker, message)
+    if found is not None:
+        results, ttl = found
+        kept = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+        results.backend.store_exception(message, kept, ttl)

@@ -1,0 +1,238 @@
+"""One worker process as the rest of the fleet sees it: identity, heartbeat, control channel, local runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from dramatiq import Broker
+
+from relier import __version__, failpoints
+from relier.control import ControlChannel
+from relier.errors import StoreUnavailableError
+from relier.runs import LocalRuns, Phase, Run
+from relier.settings import Settings
+from relier.store import Store
+from relier.store.connection import UNAVAILABLE
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Longest time (s) between two beats.
+BEAT_INTERVAL = 1.0
+#: How often (s) settlements that found no other call to ride on are sent.
+SETTLE_INTERVAL = 0.2
+#: How often (s) the store's view of this process is compared with its own.
+RECONCILE_INTERVAL = 10.0
+#: Longest pause (s) between two tries while the store is away.
+PATIENCE_STEP = 0.5
+
+
+def new_identity() -> str:
+    """Return a fresh worker id: host, process id, random."""
+    return f"{socket.gethostname()[:24]}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+class WorkerProcess:
+    """The runtime of one process that runs tasks (or sweeps).
+
+    Parameters:
+      broker: what it consumes.
+      store: where fates are decided.
+      settings: the process's settings.
+      role: `worker` or `resurrector`.
+    """
+
+    def __init__(self, broker: Broker, store: Store, settings: Settings, role: str = "worker") -> None:
+        self.broker = broker
+        self.store = store
+        self.settings = settings
+        self.role = role
+        self.identity = new_identity()
+        self.runs = LocalRuns()
+        self.suspect_slot = threading.Lock()
+        self.control = ControlChannel(store, lambda: self.identity, self._handle)
+        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {"cancel": self._cancel}
+        self._queues: tuple[str, ...] = ()
+        self._threads = 0
+        self._started_at = time.time()
+        self._stopped = threading.Event()
+        self._fencing = threading.Lock()
+        self._beats = threading.Thread(target=self._keep_beating, name="relier-heartbeat", daemon=True)
+        self._beat_every = min(BEAT_INTERVAL, settings.heartbeat_ttl / 4)
+
+    # -- coming and going ---------------------------------------------------------------------------------------
+
+    def start(self, queues: tuple[str, ...], threads: int) -> None:
+        """Join the fleet: register, subscribe, beat. Waits for the store."""
+        self._queues, self._threads = queues, threads
+        self.patiently(self._register)
+        self.control.start()
+        self.control.subscribed.wait(timeout=5)
+        self._beats.start()
+
+    def stop(self) -> None:
+        """Leave the fleet in order; what could not be closed is handed over by the next sweep."""
+        self._stopped.set()
+        if self._beats.is_alive():
+            self._beats.join(timeout=5)
+        try:
+            self._settle()
+            leftovers = bool(len(self.runs) or self.runs.unsettled())
+            self.store.fleet.leave(self.identity, leftovers)
+        except UNAVAILABLE:
+            logger.warning("Left without a word: the store is away. This worker will be declared dead.")
+        self.control.stop()
+
+    def told(self) -> dict[str, Any]:
+        """What this worker tells about itself at registration."""
+        return {
+            "role": self.role,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "queues": list(self._queues),
+            "threads": self._threads,
+            "broker_id": getattr(self.broker, "broker_id", None),
+            "version": __version__,
+            "started_at": self._started_at,
+        }
+
+    def _register(self) -> None:
+        while not self.store.fleet.register(self.identity, self.told()):
+            self.identity = new_identity()
+
+    def refence(self, identity: str) -> None:
+        """Come back under a new identity after `identity` was declared dead; its runs are lost."""
+        with self._fencing:
+            if identity != self.identity:
+                return
+            logger.warning(
+                "This worker was declared dead; it continues under a new identity.", extra={"worker": identity}
+            )
+            renew = getattr(self.broker, "renew_broker_id", None)
+            if renew is not None:
+                renew()
+            self.identity = new_identity()
+            for run in self.runs.running():
+                if run.worker_id == identity and run.phase is Phase.RUNNING:
+                    self._lose(run)
+            self.patiently(self._register)
+
+    def _lose(self, run: Run) -> None:
+        run.phase = Phase.LOST
+        if run.cancel is not None:
+            run.cancel()
+
+    # -- waiting for the store ----------------------------------------------------------------------------------
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Return what `call` returns, repeating it while the store is away.
+
+        Raises `StoreUnavailableError` only when this process is stopping: nothing runs unprotected.
+        """
+        pause = 0.01
+        while True:
+            try:
+                return call()
+            except UNAVAILABLE as error:
+                if self._stopped.is_set():
+                    raise StoreUnavailableError(f"The store is away ({type(error).__name__}).") from error
+                if pause >= PATIENCE_STEP:
+                    logger.warning("The store is away; waiting for it.", extra={"error": type(error).__name__})
+            time.sleep(pause)
+            pause = min(pause * 2, PATIENCE_STEP)
+
+    # -- beating ------------------------------------------------------------------------------------------------
+
+    def _keep_beating(self) -> None:
+        next_beat = next_reconcile = 0.0
+        session = -1
+        while not self._stopped.wait(min(SETTLE_INTERVAL, self._beat_every)):
+            try:
+                self._settle()
+                now = time.monotonic()
+                if now < next_beat:
+                    continue
+                next_beat = now + self._beat_every
+                server_time = self._beat()
+                if server_time and (now >= next_reconcile or session != self.control.session):
+                    next_reconcile, session = now + RECONCILE_INTERVAL, self.control.session
+                    self._reconcile(server_time)
+            except (*UNAVAILABLE, StoreUnavailableError) as error:
+                logger.debug("A beat failed.", extra={"error": type(error).__name__})
+                next_reconcile = 0.0
+            except Exception:
+                logger.exception("The heartbeat failed; it goes on.")
+
+    def _beat(self) -> int:
+        """Beat once; returns the server's time, or 0 when the answer makes a comparison pointless."""
+        identity = self.identity
+        answer, server_time = self.store.fleet.beat(identity)
+        if answer == "gone":
+            self.refence(identity)
+            return 0
+        if answer == "unknown":
+            self._register()
+        return server_time
+
+    def _settle(self) -> None:
+        settled = self.runs.unsettled()
+        for i in range(0, len(settled), 2000):
+            batch = settled[i : i + 2000]
+            self.store.tasks.settle(batch)
+            self.runs.sent(batch)
+
+    def _reconcile(self, snapshot_time: int) -> None:
+        found = self.store.tasks.reconcile(self.identity, snapshot_time, self.runs.snapshot())
+        if found.released:
+            logger.warning("Released runs that this worker does not run.", extra={"count": len(found.released)})
+        for task_id in found.lost:
+            for run in self.runs.find(task_id):
+                if run.phase is Phase.RUNNING and run.worker_id == self.identity:
+                    self._lose(run)
+        for task_id in found.missing:
+            for run in self.runs.find(task_id):
+                self._adopt(run)
+
+    def _adopt(self, run: Run) -> None:
+        with run.lock:
+            if run.phase is Phase.RUNNING and run.worker_id == self.identity:
+                adopted = self.store.tasks.adopt(self.identity, run.sending, run.fence)
+                logger.warning("The store lacked a run; given back.", extra={"task": run.task_id, "adopted": adopted})
+
+    # -- requests from outside ----------------------------------------------------------------------------------
+
+    def on(self, message_type: str, handler: Callable[[dict[str, Any]], None]) -> None:
+        """Handle control messages of a type."""
+        self._handlers[message_type] = handler
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        handler = self._handlers.get(str(message.get("type")))
+        if handler is None:
+            logger.warning("Ignored a control message of an unknown type.", extra={"type": message.get("type")})
+        else:
+            handler(message)
+
+    def _cancel(self, message: dict[str, Any]) -> None:
+        for run in self.runs.find(str(message.get("task"))):
+            if run.cancel is not None:
+                run.cancel()
+
+    def hand_over(self, run: Run, why: str) -> bool:
+        """Give a run to another worker: fence first, then cancel. False when it was no longer ours."""
+        with run.lock:
+            if run.phase is not Phase.RUNNING:
+                return False
+            handed = self.patiently(lambda: self.store.tasks.hand_over(run.worker_id, run.sending, run.fence, why))
+            run.phase = Phase.LOST
+        failpoints.hit("handed-over")
+        if run.cancel is not None:
+            run.cancel()
+        return handed

@@ -1,0 +1,127 @@
+"""The runs of one worker process: what it is running, and what it has ended but not yet settled."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from relier.envelope import Stamp
+from relier.store import SHARDS, Sending, Settled
+
+
+class Phase(Enum):
+    """How far a run has come."""
+
+    CLAIMING = "claiming"
+    RUNNING = "running"
+    CLOSED = "closed"  #: committed, failed, discarded or handed over
+    LOST = "lost"  #: the store gave the task to somebody else
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of a task in this process, from before its claim until it is settled."""
+
+    message: Any
+    stamp: Stamp
+    sending: Sending
+    worker_id: str
+    nonce: bytes = field(default_factory=lambda: secrets.token_bytes(8))
+    fence: int = 0
+    attempt: int = 0
+    crashes: int = 0
+    phase: Phase = Phase.CLAIMING
+    holds_slot: bool = False
+    hooks_pending: bool = False
+    final_failure: bool = False
+    exhausted: bool = False  #: whether it failed for good without having asked for it
+    settles: bool = False  #: whether its end is settled after the acknowledgement
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    #: Cancels the user code where that is possible (async actors).
+    cancel: Callable[[], None] | None = None
+    #: Held while the run is closed or adopted, so that one does not overtake the other.
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def task_id(self) -> str:
+        return self.stamp.task_id
+
+    @property
+    def actor_name(self) -> str:
+        return str(self.message.actor_name)
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return tuple(self.message.args)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return dict(self.message.kwargs)
+
+
+#: The run that the current user code belongs to.
+current: ContextVar[Run | None] = ContextVar("relier_run", default=None)
+
+
+class LocalRuns:
+    """What this process runs and has not settled. A run is in here before its claim is sent (R8)."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: set[Run] = set()
+        self._unsettled: list[dict[tuple[str, int], Settled]] = [{} for _ in range(SHARDS)]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def add(self, run: Run) -> None:
+        with self._lock:
+            self._runs.add(run)
+
+    def remove(self, run: Run) -> None:
+        with self._lock:
+            self._runs.discard(run)
+
+    def ended(self, run: Run, confirmed: bool) -> None:
+        """Move a run whose copy is acknowledged to the settlements."""
+        settled = Settled(run.task_id, run.stamp.shard, run.fence, confirmed)
+        with self._lock:
+            self._unsettled[settled.shard][settled.task_id, settled.fence] = settled
+            self._runs.discard(run)
+
+    def running(self) -> list[Run]:
+        with self._lock:
+            return list(self._runs)
+
+    def find(self, task_id: str) -> list[Run]:
+        return [run for run in self.running() if run.task_id == task_id]
+
+    def unsettled(self, shard: int | None = None, limit: int = 10_000) -> list[Settled]:
+        """Return settlements that are still to be sent: of one shard, or of all."""
+        with self._lock:
+            if shard is not None:
+                waiting = self._unsettled[shard]
+                return list(waiting.values())[:limit] if waiting else []
+            return [settled for shard_map in self._unsettled for settled in shard_map.values()][:limit]
+
+    def sent(self, settled: Iterable[Settled]) -> None:
+        """Forget settlements that reached the store."""
+        with self._lock:
+            for item in settled:
+                self._unsettled[item.shard].pop((item.task_id, item.fence), None)
+
+    def snapshot(self) -> dict[int, list[tuple[str, int]]]:
+        """Return pairs of task id and fence by shard, for every shard."""
+        with self._lock:
+            view = {
+                shard: [(s.task_id, s.fence) for s in waiting.values()] for shard, waiting in enumerate(self._unsettled)
+            }
+            for run in self._runs:
+                view[run.stamp.shard].append((run.task_id, run.fence if run.phase is Phase.RUNNING else 0))
+            return view

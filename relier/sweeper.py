@@ -1,0 +1,237 @@
+"""The sweep: declare the dead, bury them, publish what is due. Used by the resurrector, and by workers while there is none."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from dramatiq import Message
+from dramatiq.errors import DecodeError
+
+from relier import failpoints
+from relier.brokers.lanes import Lanes
+from relier.envelope import republished, stamp_of
+from relier.hooks import encode_failure
+from relier.leases import Leases
+from relier.process import WorkerProcess
+from relier.store import SHARDS, Due, Sending, Settled
+from relier.store.connection import UNAVAILABLE
+from relier.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+#: Longest grace (s) for a published task to be claimed; the first is RELIER_RESURRECTION_CLAIM_GRACE_PERIOD.
+LONGEST_GRACE = 1800.0
+#: How often (s) the workers' queues are read again although the fleet looks the same.
+FLEET_REFRESH = 5.0
+#: How often (s) the broker is asked for unacknowledged messages that belong to nobody.
+STRAYS_INTERVAL = 10.0
+#: How many shards one round trip buries.
+BURIED_AT_ONCE = 32
+
+
+class Sweeper:
+    """One sweeper of the fleet.
+
+    Parameters:
+      process: whose store, broker, control channel and identity are used.
+      dedicated: whether this is a resurrector.
+    """
+
+    def __init__(self, process: WorkerProcess, dedicated: bool = False) -> None:
+        settings = process.settings
+        self.process = process
+        self.store = process.store
+        self.settings = settings
+        self.watch = Watch(
+            process.store,
+            process.control,
+            lambda: process.identity,
+            settings.heartbeat_ttl,
+            settings.resurrection_check_interval,
+        )
+        self.lanes = Lanes(process.broker, settings)
+        self._absent: set[str] = set()
+        self.leases = Leases(process.store, lambda: process.identity, dedicated, lambda w: w in self._absent)
+        self._consumed: set[str] = set()
+        self._fleet: set[str] = set()
+        self._fleet_read = 0.0
+        self._strays_read = time.monotonic()
+        self._strays: set[str] = set()
+
+    def tick(self) -> None:
+        """Sweep once. Raises what the store raises while it is away; nothing is lost by that."""
+        self._renew()
+        if self.leases.watches:
+            self._watch()
+        if self.leases.shards:
+            self._publish_due()
+
+    def stop(self) -> None:
+        """Give the leases back."""
+        try:
+            self.leases.release()
+        except UNAVAILABLE:
+            logger.debug("The leases will be taken over.")
+
+    def _renew(self) -> None:
+        if not self.leases.watches:
+            self._absent = self.watch.absent(sorted(self.leases.holders() - {"", self.process.identity}))
+        self.leases.renew(self.store.fleet.leases())
+
+    # -- the dead -----------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        seen = self.store.fleet.observe()
+        declared = [worker for worker in self.watch.observe(seen.beats) if self._declare(worker)]
+        for worker in {*seen.obligations, *declared}:
+            self._fulfil(worker)
+        if set(seen.beats) != self._fleet or time.monotonic() - self._fleet_read > FLEET_REFRESH:
+            self._read_fleet()
+        if time.monotonic() - self._strays_read > STRAYS_INTERVAL:
+            self._return_strays()
+
+    def _declare(self, worker: str) -> bool:
+        failpoints.hit("before-declare")
+        self.watch.forget(worker)
+        if not self.store.fleet.declare_dead(worker):
+            return False
+        logger.warning("Worker death detected; replaying orphaned task.", extra={"worker": worker})
+        failpoints.hit("declared")
+        return True
+
+    def _fulfil(self, worker: str) -> None:
+        """Do what is owed to a worker that is gone (R6). A crash anywhere in here leaves the obligation visible."""
+        owed = self.store.fleet.obligation(worker)
+        if owed is None:
+            return
+        suspect_ran = self.store.tasks.runs_suspect(worker, range(SHARDS))
+        put_back = 0
+        for first in range(0, SHARDS, BURIED_AT_ONCE):
+            put_back += self._bury(worker, list(range(first, first + BURIED_AT_ONCE)), owed["how"], suspect_ran)
+            failpoints.hit("buried-some")
+        self.lanes.give_back(owed["told"])
+        failpoints.hit("buried")
+        self.store.fleet.fulfilled(worker)
+        if put_back:
+            logger.info("Buried a worker.", extra={"worker": worker, "tasks": put_back})
+
+    def _bury(self, worker: str, shards: list[int], how: str, suspect_ran: bool) -> int:
+        put_back = 0
+        while shards:
+            burials = self.store.tasks.bury(worker, shards, how, suspect_ran)
+            put_back += sum(burial.put_back for burial in burials.values())
+            shards = [shard for shard, burial in burials.items() if burial.left]
+        return put_back
+
+    def _read_fleet(self) -> None:
+        fleet = self.store.fleet.workers()
+        self._fleet, self._fleet_read = set(fleet), time.monotonic()
+        self._consumed = {queue for told in fleet.values() for queue in told.get("queues", ())}
+
+    def _return_strays(self) -> None:
+        """Return unacknowledged messages of broker ids that no worker and no obligation names, seen so twice."""
+        self._strays_read = time.monotonic()
+        named = {told.get("broker_id") for told in self.store.fleet.workers().values()}
+        if self.store.fleet.observe().obligations:
+            return
+        strays = self.lanes.broker_ids() - named
+        for broker_id in strays & self._strays:
+            logger.warning(
+                "Returning messages of a worker that the store does not know.", extra={"broker_id": broker_id}
+            )
+            self.lanes.give_back({"broker_id": broker_id, "queues": sorted(self._consumed)})
+        self._strays = strays
+
+    # -- publishing ---------------------------------------------------------------------------------------------
+
+    def _publish_due(self) -> None:
+        if not self._fleet_read or time.monotonic() - self._fleet_read > FLEET_REFRESH:
+            self._read_fleet()
+        limit = self.settings.resurrection_batch_size
+        while True:
+            total, due = self.store.tasks.due(self.leases.shards, limit)
+            batch = due[:limit]
+            if not batch or not self._publish(batch) or total <= len(batch):
+                return
+            self._renew()
+
+    def _publish(self, batch: list[Due]) -> bool:
+        """Publish copies, then mark their records (a crash in between publishes them again). False: nothing moved."""
+        ready: list[tuple[Due, Message[Any]]] = []
+        marks: list[tuple[Due, str]] = []
+        for due in batch:
+            if due.queue not in self._consumed:
+                marks.append((due, "no consumer"))
+            elif (message := self._copy(due)) is not None:
+                ready.append((due, message))
+        if ready and self.lanes.too_deep({due.queue for due, _ in ready}):
+            logger.warning("Resurrection scan deferred: recovery queue backlog too deep")
+            ready = []
+        failpoints.hit("before-publish")
+        self.lanes.publish([message for _, message in ready])
+        failpoints.hit("published")
+        marks += [(due, "") for due, _ in ready]
+        grace = self.settings.resurrection_claim_grace_period
+        self.store.tasks.mark_published(marks, grace, max(grace, LONGEST_GRACE))
+        failpoints.hit("marked")
+        for due, _ in ready:
+            _log_publication(due)
+        return bool(marks)
+
+    def _copy(self, due: Due) -> Message[Any] | None:
+        try:
+            message: Message[Any] = Message.decode(due.body)
+            return republished(message.copy(queue_name=due.queue), stamp_of(message), due.fence, due.suspect)
+        except (DecodeError, TypeError) as error:
+            self._give_up(due, error)
+            return None
+
+    def _give_up(self, due: Due, error: Exception) -> None:
+        """End a record whose body cannot be published: a dead letter, or a task whose hooks went with a rollback."""
+        logger.error("A record has no body that can be published.", extra={"task": due.task_id})
+        sending = Sending(due.task_id, due.shard, due.queue, due.actor, due.body)
+        if not self.store.tasks.dead_letter(sending, "PayloadIntegrityError", encode_failure(error)):
+            self.store.tasks.settle([Settled(due.task_id, due.shard, due.fence, False)])
+
+
+def _log_publication(due: Due) -> None:
+    extra = {"task": due.task_id, "actor": due.actor, "crashes": due.crashes}
+    if due.published:
+        logger.warning("Resurrected task never claimed - releasing back to scan", extra=extra)
+    elif due.crashes:
+        logger.info("Resurrected task successfully re-queued.", extra=extra)
+
+
+class SweeperThread(threading.Thread):
+    """Sweeps from a worker process while there is no resurrector."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        super().__init__(name="relier-sweeper", daemon=True)
+        self._sweeper = Sweeper(process)
+        self._interval = process.settings.resurrection_check_interval
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        sweep_until(self._sweeper, self._interval, self._stopped)
+
+    def stop(self) -> None:
+        """End after the current sweep, and give the leases back."""
+        self._stopped.set()
+        self.join(timeout=5)
+
+
+def sweep_until(sweeper: Sweeper, interval: float, stopped: threading.Event, seconds: float | None = None) -> None:
+    """Sweep every `interval` seconds until `stopped` is set (the leases are given back) or `seconds` are over."""
+    end = None if seconds is None else time.monotonic() + seconds
+    while not stopped.wait(interval) and (end is None or time.monotonic() < end):
+        try:
+            sweeper.tick()
+        except UNAVAILABLE as error:
+            logger.debug("A sweep failed; the next one goes on.", extra={"error": type(error).__name__})
+        except Exception:
+            logger.exception("A sweep failed; the next one goes on.")
+    if stopped.is_set():
+        sweeper.stop()
