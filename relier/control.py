@@ -68,7 +68,7 @@ class ControlChannel(threading.Thread):
     def _answers(self) -> bool:
         try:
             return bool(self._store.runner.command("PING"))
-        except (*UNAVAILABLE, redis.RedisError):
+        except (redis.RedisError, OSError):
             return False
 
     def _listen(self) -> None:

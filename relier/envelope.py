@@ -1,4 +1,4 @@
-"""The stamp that a task's messages carry: who it is, where its record is, and which fence a copy was published under."""
+"""The stamp on a task's messages: who it is, where its record is, under which fence a copy was published."""
 
 from __future__ import annotations
 
@@ -49,13 +49,20 @@ class Stamp:
 def stamp_of(message: Any) -> Stamp:
     """Return a message's stamp; for an unstamped or malformed one, what its message id says."""
     option = message.options.get(OPTION)
-    if isinstance(option, dict):
-        task_id, shard, fence = option.get("id"), option.get("s"), option.get("f", 0)
-        version, created = option.get("p", 1), option.get("t", 0)
-        numbers = all(type(n) is int for n in (shard, fence, version, created))
-        if isinstance(task_id, str) and task_id and numbers and 0 <= shard < SHARDS and fence >= 0:
-            return Stamp(task_id, shard, fence, version, created, bool(option.get("d")), bool(option.get("c")))
+    stamp = _parse(option) if isinstance(option, dict) else None
+    if stamp is not None:
+        return stamp
     return Stamp(message.message_id, shard_of(message.message_id), created_ms=message.message_timestamp)
+
+
+def _parse(option: dict[str, Any]) -> Stamp | None:
+    task_id, shard, fence = option.get("id"), option.get("s"), option.get("f", 0)
+    version, created = option.get("p", 1), option.get("t", 0)
+    if not (isinstance(task_id, str) and task_id and isinstance(shard, int) and 0 <= shard < SHARDS):
+        return None
+    if not (isinstance(fence, int) and fence >= 0 and isinstance(version, int) and isinstance(created, int)):
+        return None
+    return Stamp(task_id, shard, fence, version, created, bool(option.get("d")), bool(option.get("c")))
 
 
 def stamped(message: Message[Any], stamp: Stamp) -> Message[Any]:
@@ -70,8 +77,8 @@ def is_stamped(message: Message[Any]) -> bool:
 def stamp_first_hand(message: Message[Any], payload_version: int = 1) -> Message[Any]:
     """Return a stamped copy of a message that is enqueued for the first time.
 
-    The task id is the message id. When the very same message object was enqueued before (`pipeline.run()` twice), it gets a
-    suffix, so that the second one is a task of its own.
+    The task id is the message id. When the very same message object was enqueued before (`pipeline.run()` twice),
+    it gets a suffix, so that the second one is a task of its own.
     """
     task_id = message.message_id
     if _SENT in message.__dict__:

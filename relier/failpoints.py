@@ -1,7 +1,7 @@
 """Named points at which a process under test dies or stops. Off unless `RELIER_FAILPOINTS` is set.
 
-Syntax: `name=action[:marker]`, separated by commas; the action is `kill` (SIGKILL) or `stop` (SIGSTOP). With a marker, a
-path, the action happens once for all processes: in the one that creates the file.
+Syntax: `name=action[:marker]`, separated by commas; the action is `kill` (SIGKILL) or `stop` (SIGSTOP). With a marker,
+a path, the action happens once for all processes: in the one that creates the file.
 """
 
 from __future__ import annotations

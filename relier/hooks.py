@@ -24,7 +24,7 @@ def results_of(broker: Broker, message: Any) -> tuple[Results, int] | None:
     """Return the Results middleware and the time to live in ms, if this message's result is to be stored."""
     for middleware in broker.middleware:
         if isinstance(middleware, Results):
-            store_results, ttl = middleware._lookup_options(broker, message)
+            store_results, ttl = middleware._lookup_options(broker, message)  # type: ignore[no-untyped-call]
             return (middleware, ttl) if store_results else None
     return None
 

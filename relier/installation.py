@@ -106,8 +106,8 @@ def _place(middleware: Middleware) -> int:
 def _stamp_on_enqueue(broker: Broker) -> None:
     """Stamp what is enqueued first-hand, on a broker that knows nothing of stamps.
 
-    A hook would be too late: some brokers hand it the caller's own message object, and a retry could not be told from the
-    same object enqueued twice.
+    A hook would be too late: some brokers hand it the caller's own message object, and a retry could not be told from
+    the same object enqueued twice.
     """
     enqueue = broker.enqueue
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import local
-from typing import Any
+from typing import Any, NoReturn
 
 import dramatiq.asyncio
 from dramatiq import Broker
@@ -162,7 +162,7 @@ class Execution:
         if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
             return self._own(run, claim), claim
         self.process.runs.remove(run)
-        self._skip(claim.verdict)
+        return self._skip(claim.verdict)
 
     def _drop_if_not_ours(self) -> None:
         """Drop a copy whose delivery is void (R5): it was returned to the queue when this worker was declared dead."""
@@ -170,7 +170,7 @@ class Execution:
         if valid is not None and not valid():
             self._skip("void")
 
-    def _skip(self, why: str) -> Any:
+    def _skip(self, why: str) -> NoReturn:
         self.message.options["store_results"] = False
         raise SkippedByStore(f"The store says: {why}.")
 
@@ -266,12 +266,12 @@ class Execution:
             run.phase = Phase.LOST if answer in (False, "refused") else Phase.CLOSED
             return answer
 
-    def _give_up(self, run: Run) -> Any:
+    def _give_up(self, run: Run) -> NoReturn:
         """Leave a task that is no longer ours alone."""
         self._free_slot(run)
         self.process.runs.remove(run)
         self.message.relier_run = None
-        return self._skip("the run was lost")
+        self._skip("the run was lost")
 
     def _commit(self, run: Run, result: Any) -> None:
         runs = self.process.runs

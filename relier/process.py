@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_AWAY: tuple[type[Exception], ...] = (*UNAVAILABLE, StoreUnavailableError)
+
 #: Longest time (s) between two beats.
 BEAT_INTERVAL = 1.0
 #: How often (s) settlements that found no other call to ride on are sent.
@@ -165,7 +167,7 @@ class WorkerProcess:
                 if server_time and (now >= next_reconcile or session != self.control.session):
                     next_reconcile, session = now + RECONCILE_INTERVAL, self.control.session
                     self._reconcile(server_time)
-            except (*UNAVAILABLE, StoreUnavailableError) as error:
+            except _AWAY as error:
                 logger.debug("A beat failed.", extra={"error": type(error).__name__})
                 next_reconcile = 0.0
             except Exception:

@@ -1,7 +1,7 @@
 """The resurrector: a Dramatiq actor on a queue of its own that sweeps the fleet, one message a loop of bounded length.
 
-Only its own process declares and consumes that queue, with one thread that does nothing else: busy workers cannot starve it. Its
-messages are disposable ticks: exempt from claim, admission and retry, and one is outstanding at most.
+Only its own process declares and consumes that queue, with one thread that does nothing else: busy workers cannot
+starve it. Its messages are disposable ticks: exempt from claim, admission and retry, and one is outstanding at most.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ class Resurrector:
         self._stopped = threading.Event()
         self._ticked = time.monotonic()
         self._sweeper: Sweeper | None = None
-        self._tick: Any = dramatiq.actor(
-            self._loop, actor_name=self.queue, queue_name=self.queue, broker=broker, max_retries=0
-        )
+        self._tick: Any = dramatiq.actor(actor_name=self.queue, queue_name=self.queue, broker=broker)(self._loop)
         self._worker = Worker(broker, queues={self.queue}, worker_threads=1)
 
     def run(self) -> None:

@@ -1,4 +1,7 @@
-"""The sweep: declare the dead, bury them, publish what is due. Used by the resurrector, and by workers while there is none."""
+"""The sweep: declare the dead, bury them, publish what is due.
+
+The resurrector does it; while there is none, a worker process does.
+"""
 
 from __future__ import annotations
 

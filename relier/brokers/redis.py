@@ -17,7 +17,7 @@ from dramatiq.middleware import Middleware
 from dramatiq.results import Results
 
 from relier.brokers.redis_consumer import RedisConsumer
-from relier.brokers.results import LazyResults
+from relier.brokers.results import quiet_results
 from relier.envelope import is_stamped, stamp_first_hand, stamp_of
 from relier.hooks import encode_failure
 from relier.sending import payload_version, sending_of
@@ -58,11 +58,13 @@ class RelierRedisBroker(RedisBroker):
         if namespace is None:
             namespace = "dramatiq" if self.settings.namespace == "relier" else f"dramatiq:{self.settings.namespace}"
         self._url = url or self.settings.broker_url
-        super().__init__(middleware=middleware, namespace=namespace, client=_Unconnected())
+        super().__init__(  # type: ignore[no-untyped-call]
+            middleware=middleware, namespace=namespace, client=_Unconnected()
+        )
         self._held: dict[str, set[str]] = {}
         self._held_lock = threading.Lock()
         if not any(isinstance(m, Results) for m in self.middleware):
-            self.add_middleware(LazyResults(self))
+            self.add_middleware(quiet_results(self))
         from relier.installation import install
 
         install(self, self.settings)
@@ -128,7 +130,7 @@ class RelierRedisBroker(RedisBroker):
         return self._publish(ready, "enqueue")
 
     def publish_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
-        """Publish copies that the store keeps, to their queues' delay lanes: every consumer of the queue takes them first."""
+        """Publish copies that the store keeps, to their queues' delay lanes: every consumer takes those first."""
         lane = [m.copy(queue_name=dq_name(m.queue_name), options={"redis_message_id": str(uuid4())}) for m in messages]
         return self._publish(lane, "publish")
 

@@ -71,7 +71,7 @@ class RedisConsumer(Consumer):
                 self._refill()
             return self._take()
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise ConnectionClosed(error) from None
+            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
     def _attach(self) -> None:
         """Begin under the broker's id of now; return what an earlier consumer's lost reply left behind."""
@@ -129,7 +129,7 @@ class RedisConsumer(Consumer):
             if message.is_valid():  # Else the copy was returned, and its removal is somebody else's.
                 message.removal_confirmed = self.broker.ack(self.queue_name, message.broker_id, message.redis_id)
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise ConnectionClosed(error) from None
+            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
         self._let_go(message.redis_id)
 
     def nack(self, message: Any) -> None:

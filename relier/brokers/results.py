@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -12,12 +13,12 @@ if TYPE_CHECKING:
     from relier.brokers.redis import RelierRedisBroker
 
 
-class LazyRedisBackend(RedisBackend):
+class LazyRedisBackend(RedisBackend):  # type: ignore[misc]
     """Stores results through the broker's connection, whenever that is made."""
 
     def __init__(self, broker: RelierRedisBroker, namespace: str) -> None:
         self._broker = broker
-        super().__init__(namespace=namespace, client=_Later())
+        super().__init__(namespace=namespace, client=broker)
 
     @property
     def client(self) -> redis.Redis:
@@ -28,21 +29,14 @@ class LazyRedisBackend(RedisBackend):
         """Ignored: the broker's is used."""
 
 
-class _Later:
-    def __bool__(self) -> bool:
-        return True
+def quiet_results(broker: RelierRedisBroker) -> Results:
+    """Return Results for `store_results=True`, kept for `RELIER_RESULT_TTL`.
 
-
-class LazyResults(Results):
-    """Results for `store_results=True`, kept for `RELIER_RESULT_TTL`; others are dropped in silence."""
-
-    def __init__(self, broker: RelierRedisBroker) -> None:
-        namespace = f"rl-results:{broker.settings.namespace}"
-        super().__init__(backend=LazyRedisBackend(broker, namespace), result_ttl=int(broker.settings.result_ttl * 1000))
-
-    def after_process_message(
-        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
-    ) -> None:
-        store_results, result_ttl = self._lookup_options(broker, message)
-        if store_results and exception is None:
-            self.backend.store_result(message, result, result_ttl)
+    An actor that returns a value nobody stores is ordinary; Dramatiq warns of each one.
+    """
+    backend = LazyRedisBackend(broker, f"rl-results:{broker.settings.namespace}")
+    ttl = int(broker.settings.result_ttl * 1000)
+    results = Results(backend=backend, result_ttl=ttl)  # type: ignore[no-untyped-call]
+    results.logger = logging.getLogger("relier.results")
+    results.logger.setLevel(logging.ERROR)
+    return results

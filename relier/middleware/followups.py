@@ -1,7 +1,7 @@
 """Follow-ups of a task: callbacks, pipeline stages, group completions.
 
-They replace Dramatiq's middlewares of the same names, so that a crash between a task's commit and its hooks loses none and
-a replay doubles none (R7): follow-ups have ids derived from the task's, and a group counts members, not decrements.
+They replace Dramatiq's middlewares of the same names, so that a crash between a task's commit and its hooks loses none
+and a replay doubles none (R7): follow-ups have ids derived from the task's, and a group counts members, not decrements.
 """
 
 from __future__ import annotations
@@ -74,27 +74,26 @@ class Callbacks(_FollowUps, callbacks.Callbacks):
             return
         process, run = found
         if exception is None:
-            _send(broker, process, message, run, "on_success", result)
+            _send(broker, process, run, "on_success", result)
         elif run.final_failure:
-            _send(broker, process, message, run, "on_failure", _described(exception))
-            _send_exhausted(broker, process, message, run)
+            _send(broker, process, run, "on_failure", _described(exception))
+            _send_exhausted(broker, process, run)
 
 
 def send_failure_callback(broker: Broker, process: WorkerProcess, run: Run, error: BaseException) -> None:
     """Send `on_failure` for a failure that will be retried, as Dramatiq does for each one."""
     hook = f"on_failure/{run.fence}"
-    _send(broker, process, run.message, run, "on_failure", _described(error), hook)
+    _send(broker, process, run, "on_failure", _described(error), hook=hook)
 
 
-def _send_exhausted(broker: Broker, process: WorkerProcess, message: MessageProxy, run: Run) -> None:
+def _send_exhausted(broker: Broker, process: WorkerProcess, run: Run) -> None:
     counts = {"retries": run.attempt, "max_retries": run.attempt}
     if run.exhausted:
-        _send(broker, process, message, run, "on_retry_exhausted", counts)
+        _send(broker, process, run, "on_retry_exhausted", counts)
 
 
-def _send(
-    broker: Broker, process: WorkerProcess, message: Any, run: Run, option: str, detail: Any, hook: str | None = None
-) -> None:
+def _send(broker: Broker, process: WorkerProcess, run: Run, option: str, detail: Any, *, hook: str = "") -> None:
+    message = run.message
     actor = broker.get_actor(message.actor_name)
     target_name = message.options.get(option) or actor.options.get(option)
     if not target_name:

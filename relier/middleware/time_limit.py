@@ -12,9 +12,9 @@ from relier.lifecycle import is_async
 class TimeLimit(time_limit.TimeLimit):
     """Interrupts sync actors that run longer than `time_limit` milliseconds. Defaults to Dramatiq's 10 minutes.
 
-    Async actors are cancelled on their event loop instead; an exception raised in the waiting thread would not reach them.
+    Async actors are cancelled on their event loop instead; an exception in the waiting thread would not reach them.
     """
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         if not is_async(broker.get_actor(message.actor_name)):
-            super().before_process_message(broker, message)
+            super().before_process_message(broker, message)  # type: ignore[no-untyped-call]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import redis
 from redis.sentinel import Sentinel
 
+from relier.errors import RelierStartupError
 from relier.settings import Settings
 from relier.store.connection import no_retries
+
+logger = logging.getLogger(__name__)
 
 
 def connect(settings: Settings, url: str | None = None, **more: Any) -> redis.Redis:
@@ -30,6 +35,16 @@ def connect(settings: Settings, url: str | None = None, **more: Any) -> redis.Re
 
         url = resolve_redis_url(settings.redis_url, settings.state_dir)
     return redis.Redis.from_url(url, **options)
+
+
+def revive_embedded(state_dir: Path) -> None:
+    """Bring the embedded server back if it is gone. Returns at once when it is not ours to bring back."""
+    from relier.embedded import ensure_server
+
+    try:
+        ensure_server(state_dir).ensure_alive()
+    except RelierStartupError:
+        logger.warning("The embedded server could not be brought back.", exc_info=True)
 
 
 def _through_sentinel(settings: Settings, options: dict[str, Any]) -> redis.Redis:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import redis
@@ -43,6 +43,8 @@ class ScriptRunner:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
+        #: Called when a connection was lost, before the error is raised (the embedded server: bring it back).
+        self.on_lost: Callable[[], object] | None = None
         self._local = threading.local()
         self._pid = os.getpid()
         self._connections: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
@@ -78,9 +80,11 @@ class ScriptRunner:
             else:
                 connection.send_packed_command(connection.pack_commands(commands))
             return [self._read(connection) for _ in commands]
-        except BaseException:
+        except BaseException as error:
             # A reply may still be on its way; nobody else shall read it as its own.
             connection.disconnect()
+            if isinstance(error, redis.ConnectionError) and self.on_lost is not None:
+                self.on_lost()
             raise
 
     @staticmethod

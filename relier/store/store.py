@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import redis
 
 from relier.settings import Settings, get_settings
-from relier.store.client import connect
+from relier.store.client import connect, revive_embedded
 from relier.store.connection import ScriptRunner
 from relier.store.fleet import Fleet
 from relier.store.keys import SHARDS, Keys, shard_of
@@ -36,7 +36,10 @@ class Store:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Store:
-        return cls(connect(settings), settings.namespace, settings.result_ttl)
+        store = cls(connect(settings), settings.namespace, settings.result_ttl)
+        if settings.redis_url is None and not settings.redis_use_sentinel:
+            store.runner.on_lost = lambda: revive_embedded(settings.state_dir)
+        return store
 
     def records(self, task_ids: Iterable[str], shard: int | None = None) -> dict[str, Record]:
         """Return the records of those tasks that have one. `shard`: where they are, when not where their ids say."""
@@ -106,7 +109,9 @@ class Store:
         pipe = self.client.pipeline(transaction=False)
         for shard in range(SHARDS):
             keys = self.keys.shard(shard, "")
-            pipe.hlen(keys[0]).zcard(keys[1]).zcard(keys[5])
+            pipe.hlen(keys[0])
+            pipe.zcard(keys[1])
+            pipe.zcard(keys[5])
         replies = pipe.execute()
         return {
             "records": sum(replies[0::3]),
@@ -133,13 +138,13 @@ class Store:
 
 
 _lock = threading.Lock()
-_stores: dict[tuple[int, int], Store] = {}
+_stores: dict[tuple[int, Settings], Store] = {}
 
 
 def get_store(settings: Settings | None = None) -> Store:
     """Return this process's store for the settings (default: those of the environment)."""
     settings = settings or get_settings()
-    key = (os.getpid(), id(settings))
+    key = (os.getpid(), settings)
     with _lock:
         if key not in _stores:
             _stores[key] = Store.from_settings(settings)
