@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 from uuid import uuid4
@@ -62,6 +62,7 @@ class RelierRedisBroker(RedisBroker):
             middleware=middleware, namespace=namespace, client=_Unconnected()
         )
         self._held: dict[str, set[str]] = {}
+        self._acks: dict[str, dict[str, Any]] = {}
         self._held_lock = threading.Lock()
         if not any(isinstance(m, Results) for m in self.middleware):
             self.add_middleware(quiet_results(self))
@@ -166,23 +167,27 @@ class RelierRedisBroker(RedisBroker):
         """Make this broker id known, so that its messages are found should nobody else remember it."""
         self.runner.command("ZADD", self._known, int(time.time()), self.broker_id)
 
-    def fetch(self, queue_name: str, broker_id: str, count: int) -> list[tuple[str, bytes]] | None:
-        """Take up to `count` messages; None when this broker id was declared dead."""
-        flat = self._run("fetch", (*self._keys(queue_name, broker_id), self._gone), broker_id, count)
-        if flat is None:
-            return None
-        taken = [(message_id.decode(), data) for message_id, data in zip(flat[::2], flat[1::2], strict=True)]
-        if taken:
-            with self._held_lock:
-                self._held.setdefault(queue_name, set()).update(message_id for message_id, _ in taken)
-        return taken
+    def exchange(
+        self, queue_name: str, broker_id: str, count: int, acks: Sequence[str]
+    ) -> tuple[list[bool], list[tuple[str, bytes]] | None]:
+        """Acknowledge messages and take up to `count` new ones.
 
-    def ack(self, queue_name: str, broker_id: str, message_id: str) -> bool:
-        """Remove a message; True when this call removed it."""
-        keys = self._keys(queue_name, broker_id)
-        removed = bool(self._run("ack", keys[1:], message_id))
-        self.let_go(queue_name, [message_id])
-        return removed
+        Returns for each acknowledgement whether this call removed the copy, and the messages; None instead of them when
+        this broker id was declared dead.
+        """
+        keys = (*self._keys(queue_name, broker_id), self._gone)
+        removed, flat = self._run("exchange", keys, broker_id, count, *acks)
+        self.let_go(queue_name, acks)
+        if flat is None:
+            return [bool(r) for r in removed], None
+        taken = [(message_id.decode(), data) for message_id, data in zip(flat[::2], flat[1::2], strict=True)]
+        with self._held_lock:
+            self._held.setdefault(queue_name, set()).update(message_id for message_id, _ in taken)
+        return [bool(r) for r in removed], taken
+
+    def pending_acks(self, queue_name: str) -> dict[str, Any]:
+        """Return the acknowledgements of a queue that are noted but not sent, by message id."""
+        return self._acks.setdefault(queue_name, {})
 
     def requeue(self, queue_name: str, broker_id: str, message_ids: list[str]) -> None:
         """Put messages back to the head of their queue."""
@@ -216,6 +221,11 @@ class RelierRedisBroker(RedisBroker):
         with self._held_lock:
             self.broker_id = str(uuid4())
             self._held.clear()
+            void = [message for acks in self._acks.values() for message in acks.values()]
+            for acks in self._acks.values():
+                acks.clear()
+        for message in void:
+            message.removed(False)
 
     # -- what the sweeper asks ----------------------------------------------------------------------------------
 

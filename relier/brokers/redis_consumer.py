@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE = 0.005
 #: Longest pause (s) between two empty fetches: bounds how late an idle worker notices a task.
 LONGEST_PAUSE = 0.1
+#: Longest wait (s) for room, after which noted acknowledgements are sent anyhow.
+LONGEST_WAIT = 0.25
+#: Most acknowledgements in one call.
+ACKS_AT_ONCE = 500
 
 
 class Delivery(MessageProxy):
@@ -32,9 +36,14 @@ class Delivery(MessageProxy):
         self.raw = raw
         self.broker_id = broker_id
         self.redis_id: str = message.options["redis_message_id"]
-        #: Set by the acknowledgement: whether it removed the copy.
-        self.removal_confirmed = False
+        #: Called once the copy is acknowledged, with whether that removed it.
+        self.on_removed: Callable[[bool], None] | None = None
         self._broker = broker
+
+    def removed(self, confirmed: bool) -> None:
+        """Tell whoever waits for it that the acknowledgement reached Redis."""
+        if self.on_removed is not None:
+            self.on_removed(confirmed)
 
     def is_valid(self) -> bool:
         """Whether this process still holds the copy; false after it was declared dead."""
@@ -42,7 +51,10 @@ class Delivery(MessageProxy):
 
 
 class RedisConsumer(Consumer):
-    """Fetches in batches, refills before it runs dry, and never loses what it fetched.
+    """Acknowledges and fetches in batches, refills before it runs dry, and never loses what it fetched.
+
+    An acknowledgement is noted and sent with the next fetch. A crash in between redelivers the message, and its claim
+    finds the task settled.
 
     Parameters:
       broker: RelierRedisBroker.
@@ -55,19 +67,22 @@ class RedisConsumer(Consumer):
         self.broker = broker
         self.queue_name = queue_name
         self.prefetch = prefetch
-        self.timeout = timeout / 1000
-        self._cache: deque[tuple[str, bytes]] = deque()
+        self.timeout = min(timeout / 1000, LONGEST_WAIT)
+        self._fetched: deque[tuple[str, bytes]] = deque()
         self._outstanding: set[str] = set()
-        self._room = threading.Condition()
+        self._acks = broker.pending_acks(queue_name)
+        self._changed = threading.Condition()
         self._pause = FIRST_PAUSE
         self._broker_id = ""
         self._step = max(1, prefetch // 4)
+
+    # -- the consumer thread ------------------------------------------------------------------------------------
 
     def __next__(self) -> MessageProxy | None:
         try:
             if self._broker_id != self.broker.broker_id:
                 self._attach()
-            if not self._cache:
+            if not self._fetched:
                 self._refill()
             return self._take()
         except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -77,41 +92,53 @@ class RedisConsumer(Consumer):
         """Begin under the broker's id of now; return what an earlier consumer's lost reply left behind."""
         broker_id = self.broker.broker_id
         self.broker.attach()
-        self._cache.clear()
-        with self._room:
+        self._fetched.clear()
+        with self._changed:
             self._outstanding.clear()
         if self.broker.reclaim(self.queue_name, broker_id):
             logger.warning("Returned messages that were fetched but never arrived.", extra={"queue": self.queue_name})
         self._broker_id = broker_id
 
     def _refill(self) -> None:
-        room = self._wait_for_room()
-        if not room:
-            return
-        fetched = self.broker.fetch(self.queue_name, self._broker_id, room)
+        fetched = self._exchange(self._wait_for_room())
         if fetched is None:
             # The heartbeat finds out as well, and brings a new identity; until then there is nothing to take.
             self._wait(LONGEST_PAUSE)
         elif fetched:
             self._pause = FIRST_PAUSE
-            self._cache.extend(fetched)
-        else:
+            self._fetched.extend(fetched)
+        elif len(self._outstanding) < self.prefetch:
             self._wait(self._pause)
-            self._pause = min(self._pause * 2, LONGEST_PAUSE, self.timeout)
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def _wait_for_room(self) -> int:
-        with self._room:
-            if self.prefetch - len(self._outstanding) < self._step:
-                self._room.wait_for(lambda: self.prefetch - len(self._outstanding) >= self._step, self.timeout)
-            return max(0, self.prefetch - len(self._outstanding))
+        with self._changed:
+            if self._room() < self._step:
+                self._changed.wait_for(lambda: self._room() >= self._step, self.timeout)
+            return max(0, self._room())
+
+    def _room(self) -> int:
+        return self.prefetch - len(self._outstanding)
 
     def _wait(self, seconds: float) -> None:
-        with self._room:
-            self._room.wait(seconds)
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def _exchange(self, count: int) -> list[tuple[str, bytes]] | None:
+        """Send the noted acknowledgements and fetch up to `count` messages."""
+        acks = list(self._acks.items())[:ACKS_AT_ONCE]
+        if not acks and not count:
+            return []
+        ids = [redis_id for redis_id, _ in acks]
+        removed, fetched = self.broker.exchange(self.queue_name, self._broker_id, count, ids)
+        for (redis_id, message), confirmed in zip(acks, removed, strict=True):
+            self._acks.pop(redis_id, None)
+            message.removed(confirmed)
+        return fetched
 
     def _take(self) -> MessageProxy | None:
-        while self._cache:
-            redis_id, data = self._cache.popleft()
+        while self._fetched:
+            redis_id, data = self._fetched.popleft()
             try:
                 message = Message.decode(data)
                 if message.queue_name != self.queue_name or message.options.get("redis_message_id") != redis_id:
@@ -119,49 +146,55 @@ class RedisConsumer(Consumer):
             except (DecodeError, AttributeError, TypeError) as error:
                 self._undecodable(redis_id, data, error)
                 continue
-            with self._room:
+            with self._changed:
                 self._outstanding.add(redis_id)
             return Delivery(message, data, self.broker, self._broker_id)
         return None
 
+    def _undecodable(self, redis_id: str, data: bytes, error: Exception) -> None:
+        logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
+        self.broker.dead_letter_raw(redis_id, self.queue_name, data, error)
+        self.broker.exchange(self.queue_name, self._broker_id, 0, [redis_id])
+
+    # -- the worker threads -------------------------------------------------------------------------------------
+
     def ack(self, message: Any) -> None:
-        try:
-            if message.is_valid():  # Else the copy was returned, and its removal is somebody else's.
-                message.removal_confirmed = self.broker.ack(self.queue_name, message.broker_id, message.redis_id)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
-        self._let_go(message.redis_id)
+        """Note that a message is done. A copy that this process lost is somebody else's to remove."""
+        if message.is_valid():
+            self._acks[message.redis_id] = message
+        else:
+            message.removed(False)
+        with self._changed:
+            self._outstanding.discard(message.redis_id)
+            if self._room() >= self._step:
+                self._changed.notify()
 
     def nack(self, message: Any) -> None:
         """Keep a rejected message as a dead letter of the store; the broker's own dead-letter queue stays empty."""
         error = message._exception or RuntimeError("The message was rejected.")
-        self.broker.dead_letter(message, type(error).__name__, error)
+        try:
+            self.broker.dead_letter(message, type(error).__name__, error)
+        except (redis.ConnectionError, redis.TimeoutError) as lost:
+            raise ConnectionClosed(lost) from None  # type: ignore[no-untyped-call]
         self.ack(message)
-
-    def _undecodable(self, redis_id: str, data: bytes, error: Exception) -> None:
-        logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
-        self.broker.dead_letter_raw(redis_id, self.queue_name, data, error)
-        self.broker.ack(self.queue_name, self._broker_id, redis_id)
-
-    def _let_go(self, redis_id: str) -> None:
-        with self._room:
-            self._outstanding.discard(redis_id)
-            if self.prefetch - len(self._outstanding) >= self._step:
-                self._room.notify()
 
     def requeue(self, messages: Iterable[Any]) -> None:
         ids = [message.redis_id for message in messages if message.is_valid()]
         if ids:
             self.broker.requeue(self.queue_name, self._broker_id, ids)
-            for redis_id in ids:
-                self._let_go(redis_id)
+            with self._changed:
+                self._outstanding.difference_update(ids)
 
     def close(self) -> None:
-        """Return what was fetched but not yet handed to a worker thread."""
-        ids = [redis_id for redis_id, _ in self._cache]
-        self._cache.clear()
-        if ids and self._broker_id == self.broker.broker_id:
-            try:
+        """Send the acknowledgements, and return what was fetched but not yet handed to a worker thread."""
+        ids = [redis_id for redis_id, _ in self._fetched]
+        self._fetched.clear()
+        if not self._broker_id or self._broker_id != self.broker.broker_id:
+            return
+        try:
+            while self._acks:
+                self._exchange(0)
+            if ids:
                 self.broker.requeue(self.queue_name, self._broker_id, ids)
-            except (redis.ConnectionError, redis.TimeoutError):
-                self.broker.let_go(self.queue_name, ids)  # The next consumer reclaims them.
+        except (redis.ConnectionError, redis.TimeoutError):
+            self.broker.let_go(self.queue_name, ids)  # The next consumer acknowledges and reclaims.

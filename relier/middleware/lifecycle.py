@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dramatiq import Broker, Message
@@ -94,13 +95,26 @@ class Lifecycle(Middleware):
         if reason == "max_age":
             _store_failure(broker, message, TimeoutError("The message is older than its max_age."))
 
+    def before_ack(self, broker: Broker, message: MessageProxy) -> None:
+        """Settle when our own broker knows that the copy is removed, which is later than `after_ack`."""
+        run = run_of(message)
+        if run is not None and hasattr(message, "on_removed"):
+            message.__dict__["on_removed"] = partial(self._settle, run)
+
     def after_ack(self, broker: Broker, message: MessageProxy) -> None:
         run = run_of(message)
-        if run is None or self.installation.process is None:
-            return
+        if run is not None and not hasattr(message, "on_removed"):
+            self._settle(run, confirmed=False)
+
+    def _settle(self, run: Run, confirmed: bool) -> None:
         failpoints.hit("acknowledged")
-        confirmed = bool(getattr(message, "removal_confirmed", False))
-        _settle(self.installation.process.runs, run, confirmed)
+        process = self.installation.process
+        if process is None:
+            return
+        if run.settles and not run.hooks_pending:
+            process.runs.ended(run, confirmed)
+        else:
+            process.runs.remove(run)
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         failpoints.hit("enqueued")
@@ -108,13 +122,6 @@ class Lifecycle(Middleware):
 
 def _never() -> None:
     raise AssertionError("a message whose before-hook failed must not run")
-
-
-def _settle(runs: Any, run: Run, confirmed: bool) -> None:
-    if run.settles and not run.hooks_pending:
-        runs.ended(run, confirmed)
-    else:
-        runs.remove(run)
 
 
 def _store_failure(broker: Broker, message: Any, error: BaseException) -> None:

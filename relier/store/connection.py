@@ -14,6 +14,7 @@ from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 from relier.store.scripts import Script
+from relier.store.shared_line import SharedLine
 
 Argument = str | bytes | int | float
 
@@ -48,6 +49,8 @@ class ScriptRunner:
         self._local = threading.local()
         self._pid = os.getpid()
         self._connections: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
+        self._shared: AbstractConnection | None = None
+        self._line = SharedLine(self._exchange_shared)
 
     def run(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
         """Run one script and return its reply; loads it into the server's cache when it is missing."""
@@ -65,6 +68,18 @@ class ScriptRunner:
                 raise replies[i]
         return replies
 
+    def run_shared(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
+        """Run one script, in one round trip with those that other threads run at the same moment."""
+        if self._pid != os.getpid():
+            self._after_fork()
+        tail = (len(keys), *keys, *args)
+        reply = self._line.call(("EVALSHA", script.sha, *tail))
+        if isinstance(reply, redis.exceptions.NoScriptError):
+            reply = self._line.call(("EVAL", script.source, *tail))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
     def command(self, *args: Argument) -> Any:
         """Run one plain command."""
         reply = self._exchange([args])[0]
@@ -73,7 +88,14 @@ class ScriptRunner:
         return reply
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        connection = self._connection()
+        return self._exchange_on(self._connection(), commands)
+
+    def _exchange_shared(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if self._shared is None:
+            self._shared = self._new_connection()
+        return self._exchange_on(self._shared, commands)
+
+    def _exchange_on(self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         try:
             if len(commands) == 1:
                 connection.send_command(*commands[0])
@@ -95,15 +117,23 @@ class ScriptRunner:
             return error
 
     def _connection(self) -> AbstractConnection:
-        if self._pid != os.getpid():  # A forked child must not share its parent's sockets.
-            self._local, self._pid, self._connections = threading.local(), os.getpid(), weakref.WeakSet()
+        if self._pid != os.getpid():
+            self._after_fork()
         connection: AbstractConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            pool = self.client.connection_pool
-            connection = pool.connection_class(**pool.connection_kwargs)
-            self._local.connection = connection
-            self._connections.add(connection)
+            self._local.connection = connection = self._new_connection()
         return connection
+
+    def _new_connection(self) -> AbstractConnection:
+        pool = self.client.connection_pool
+        connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs)
+        self._connections.add(connection)
+        return connection
+
+    def _after_fork(self) -> None:
+        """Begin anew in a forked child: it must not share its parent's sockets."""
+        self._local, self._pid, self._connections = threading.local(), os.getpid(), weakref.WeakSet()
+        self._shared, self._line = None, SharedLine(self._exchange_shared)
 
     def close(self) -> None:
         """Close every thread's connection; a later call opens a new one."""

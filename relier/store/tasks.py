@@ -61,7 +61,7 @@ class Tasks:
         return "" if self.clock is None else self.clock
 
     def _run(self, name: str, shard: int, worker: str, *args: Argument) -> Any:
-        return self._runner.run(script(name), self._keys.shard(shard, worker), (self._now(), *args))
+        return self._runner.run_shared(script(name), self._keys.shard(shard, worker), (self._now(), *args))
 
     # -- a worker's calls ---------------------------------------------------------------------------------------
 
