@@ -162,6 +162,8 @@ class Execution:
         if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
             return self._own(run, claim), claim
         self.process.runs.remove(run)
+        if claim.verdict is not Verdict.SETTLED:
+            self.process.hand_custody()
         return self._skip(claim.verdict)
 
     def _drop_if_not_ours(self) -> None:
@@ -301,6 +303,7 @@ class Execution:
         run.final_failure = not failure.retry
         self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
         failpoints.hit("failed")
+        self.process.hand_custody()
         run.hooks_pending = run.final_failure and failure.hooks
         run.settles = run.final_failure
         raise error

@@ -12,6 +12,8 @@ from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from dramatiq import Message
+from dramatiq.broker import MessageProxy
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 
 if TYPE_CHECKING:
@@ -67,6 +69,29 @@ def configure_logging(settings: Settings) -> None:
     if fresh or "log_level" in settings.model_fields_set:
         root.setLevel(level)
     logging.getLogger("relier").setLevel(level)
+    for name in _SHOW_MESSAGES:
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _HidePayloads) for known in logger.filters):
+            logger.addFilter(_HidePayloads())
+
+
+#: Dramatiq's loggers that print whole messages, arguments included.
+_SHOW_MESSAGES = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread")
+
+
+class _HidePayloads(logging.Filter):
+    """Names a message by its actor and its id where Dramatiq would print its arguments."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_without_payload, record.args))
+        return True
+
+
+def _without_payload(value: Any) -> Any:
+    if isinstance(value, Message | MessageProxy):
+        return f"{value.actor_name}[{value.message_id}]"
+    return value
 
 
 def _formatter(settings: Settings) -> ProcessorFormatter:

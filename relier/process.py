@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from dramatiq import Broker
 
 from relier import __version__, failpoints
+from relier.brokers.lanes import shares_redis
 from relier.control import ControlChannel
 from relier.errors import StoreUnavailableError
 from relier.runs import LocalRuns, Phase, Run
@@ -89,6 +90,8 @@ class WorkerProcess:
             self._settle()
             leftovers = bool(len(self.runs) or self.runs.unsettled())
             self.store.fleet.leave(self.identity, leftovers)
+            if not leftovers and hasattr(self.broker, "detach"):
+                self.broker.detach()
         except UNAVAILABLE:
             logger.warning("Left without a word: the store is away. This worker will be declared dead.")
         self.control.stop()
@@ -150,6 +153,14 @@ class WorkerProcess:
                     logger.warning("The store is away; waiting for it.", extra={"error": type(error).__name__})
             time.sleep(pause)
             pause = min(pause * 2, PATIENCE_STEP)
+
+    def hand_custody(self) -> None:
+        """Wait until the store's custody of a task is durable, before its copy is acknowledged (R4).
+
+        Where broker and store are one Redis, they lose and keep the same writes, and there is nothing to wait for.
+        """
+        if not shares_redis(self.broker, self.store.client):
+            self.patiently(self.store.durability.wait)
 
     # -- beating ------------------------------------------------------------------------------------------------
 
@@ -234,6 +245,7 @@ class WorkerProcess:
                 return False
             handed = self.patiently(lambda: self.store.tasks.hand_over(run.worker_id, run.sending, run.fence, why))
             run.phase = Phase.LOST
+            self.hand_custody()
         failpoints.hit("handed-over")
         if run.cancel is not None:
             run.cancel()

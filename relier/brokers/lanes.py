@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import redis
 from dramatiq import Broker, Message
 from dramatiq.common import dq_name
 
@@ -44,3 +45,16 @@ class Lanes:
     def broker_ids(self) -> set[str]:
         """Return every broker id that may hold unacknowledged messages."""
         return set(self._broker.known_broker_ids()) if self._ours else set()
+
+
+def shares_redis(broker: Any, store_client: redis.Redis) -> bool:
+    """Whether a broker's messages and the store are in one Redis, so that a crash takes the same writes from both."""
+    if hasattr(broker, "shares_redis"):
+        return bool(broker.shares_redis)
+    client = broker.__dict__.get("client")
+    return isinstance(client, redis.Redis) and _place(client) == _place(store_client)
+
+
+def _place(client: redis.Redis) -> tuple[Any, ...]:
+    kwargs = client.connection_pool.connection_kwargs
+    return kwargs.get("path"), kwargs.get("host", "localhost"), int(kwargs.get("port", 6379))

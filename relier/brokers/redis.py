@@ -185,6 +185,10 @@ class RelierRedisBroker(RedisBroker):
             self._held.setdefault(queue_name, set()).update(message_id for message_id, _ in taken)
         return [bool(r) for r in removed], taken
 
+    def detach(self) -> None:
+        """Leave in order: nothing is held under this broker id any more."""
+        self.runner.command("ZREM", self._known, self.broker_id)
+
     def pending_acks(self, queue_name: str) -> dict[str, Any]:
         """Return the acknowledgements of a queue that are noted but not sent, by message id."""
         return self._acks.setdefault(queue_name, {})
