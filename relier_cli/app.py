@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 import relier
 from relier.errors import RelierError
+from relier_cli.demo.command import demo
 
 app = typer.Typer(
     name="rl",
@@ -34,6 +35,9 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+app.command()(demo)
 
 
 def main() -> None:

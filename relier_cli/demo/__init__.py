@@ -1,0 +1,1 @@
+"""`rl demo`: kill workers under real work, and account for every task."""

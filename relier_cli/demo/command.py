@@ -1,0 +1,65 @@
+"""The command `rl demo`."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from relier_cli.demo.display import Display
+    from relier_cli.demo.effects import Effects
+
+#: Fewer files are too few for a worker to be killed while it runs some.
+FEWEST_FILES = 20
+
+
+def demo(
+    limit: Annotated[int | None, typer.Option(min=FEWEST_FILES, help="Measure only so many files.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Choose the moments of the kills as an earlier run did.")] = None,
+    kills: Annotated[int, typer.Option(min=0, max=100, help="How many workers to kill.")] = 3,
+    plain: Annotated[bool, typer.Option("--plain", help="Print lines instead of a live display.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the account as JSON; lines go to stderr.")] = False,
+) -> None:
+    """Kill workers under real work and see every task accounted for.
+
+    Each .py file of Python's standard library becomes a task for two worker processes, some of which are killed with
+    SIGKILL. The sum of the results is compared with one computed directly. Exit code 0: all agree; 1: they do not;
+    130: interrupted. Uses a private embedded server, or a namespace of its own at RELIER_REDIS_URL.
+    """
+    from rich.console import Console
+
+    from relier_cli.demo.effects import Effects
+    from relier_cli.demo.interruption import Interrupted, Interruption
+    from relier_cli.demo.report import Report
+    from relier_cli.demo.run import Demo, Options
+
+    began = time.monotonic()
+    seed = random.randrange(1_000_000) if seed is None else seed
+    console = Console(stderr=as_json, highlight=False)
+    interruption, effects = Interruption(), Effects()
+    with interruption.noted():
+        try:
+            display = _display(console, effects, plain or as_json)
+            run = Demo(Options(limit, kills, seed), display, effects, interruption)
+            account = run.run()
+        except Interrupted:
+            typer.echo("Interrupted: every process of the demo has ended.", err=True)
+            raise typer.Exit(130) from None
+    report = Report(account, run, seed, time.monotonic() - began)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        report.show(console)
+    raise typer.Exit(0 if account.agrees else 1)
+
+
+def _display(console: Console, effects: Effects, plain: bool) -> Display:
+    from relier_cli.demo.display import Display, LiveDisplay
+
+    return (Display if plain or not console.is_terminal else LiveDisplay)(console, effects)
