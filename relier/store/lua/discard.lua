@@ -5,7 +5,8 @@
 --       7 queue   8 actor
 -- Reply discarded · refused · lost (adopt the run, then repeat)
 --
--- Accepts no record, `waiting`, and `running` under exactly this fence; repeated, it answers the same and counts once.
+-- Without a fence it accepts no record and `waiting`; with one only `running` under exactly this fence, so that a run that was
+-- overtaken discards nothing (R3). Repeated, it answers the same and counts once.
 -- A crash before it: the copy comes back and is judged again. A crash after it: the id is remembered, the copy finds it settled.
 -- include clock
 -- include record
@@ -17,7 +18,8 @@ if fence > 0 and lost(rec, newer, caller, fence) then return 'lost' end
 if rec and rec[STATE] == 'e' then
   return rec[OUTCOME] == 'discarded' and 'discarded' or 'refused'
 end
-if rec and rec[STATE] ~= 's' and not (rec[STATE] == 'r' and rec[FENCE] == fence) then return 'refused' end
+if fence == 0 and rec and rec[STATE] ~= 's' then return 'refused' end
+if fence > 0 and not (rec and rec[STATE] == 'r' and rec[FENCE] == fence) then return 'refused' end
 if not rec then
   rec = new_record('s', now, ARGV[7], ARGV[8], 0, 0, '')
   rec[FENCE] = next_fence(now, fence)
