@@ -16,8 +16,20 @@ OPTION = "relier"
 #: Version of the stamp's format.
 FORMAT = 1
 
-#: Marks a message object that was enqueued first-hand: the very same object enqueued again is another task.
-_SENT = "_relier_sent"
+#: How many message ids a process remembers to have enqueued first-hand.
+REMEMBERED = 20_000
+
+#: Message ids that were enqueued first-hand, oldest first.
+_sent: dict[str, None] = {}
+
+
+def _sent_before(message_id: str) -> bool:
+    if message_id in _sent:
+        return True
+    _sent[message_id] = None
+    if len(_sent) > REMEMBERED:
+        _sent.pop(next(iter(_sent)), None)
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +89,12 @@ def is_stamped(message: Message[Any]) -> bool:
 def stamp_first_hand(message: Message[Any], payload_version: int = 1) -> Message[Any]:
     """Return a stamped copy of a message that is enqueued for the first time.
 
-    The task id is the message id. When the very same message object was enqueued before (`pipeline.run()` twice),
-    it gets a suffix, so that the second one is a task of its own.
+    The task id is the message id. When this process enqueued the same message before (`pipeline.run()` or `group.run()`
+    twice), it gets a suffix, so that the second one is a task of its own.
     """
     task_id = message.message_id
-    if _SENT in message.__dict__:
+    if _sent_before(task_id):
         task_id = f"{task_id}~{secrets.token_hex(4)}"
-    message.__dict__[_SENT] = True
     stamp = Stamp(task_id, shard_of(task_id), payload_version=payload_version, created_ms=message.message_timestamp)
     return stamped(message, stamp)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq import Broker, Message
 from dramatiq.broker import MessageProxy
+from dramatiq.common import q_name
 from dramatiq.middleware import callbacks, group_callbacks, pipelines
 from dramatiq.rate_limits import RateLimiterBackend
 
@@ -82,8 +83,10 @@ class Callbacks(_FollowUps, callbacks.Callbacks):
 
 def send_failure_callback(broker: Broker, process: WorkerProcess, run: Run, error: BaseException) -> None:
     """Send `on_failure` for a failure that will be retried, as Dramatiq does for each one."""
-    hook = f"on_failure/{run.fence}"
-    _send(broker, process, run, "on_failure", _described(error), hook=hook)
+    try:
+        _send(broker, process, run, "on_failure", _described(error), hook=f"on_failure/{run.fence}")
+    except Exception:  # An unknown actor, arguments that cannot be encoded: the task's own failure comes first.
+        logger.exception("The on_failure callback could not be sent.")
 
 
 def _send_exhausted(broker: Broker, process: WorkerProcess, run: Run) -> None:
@@ -99,7 +102,8 @@ def _send(broker: Broker, process: WorkerProcess, run: Run, option: str, detail:
     if not target_name:
         return
     target = broker.get_actor(target_name)
-    callback = target.message_with_options(args=(message.asdict(), detail))
+    described = {**message.asdict(), "queue_name": q_name(message.queue_name)}
+    callback = target.message_with_options(args=(described, detail))
     callback = Message(**{**callback.asdict(), "message_id": derived_id(run.task_id, hook or option)})
     enqueue_follow_up(broker, process, callback, run.stamp)
 

@@ -16,7 +16,7 @@ from relier.envelope import stamp_of
 from relier.hooks import results_of
 from relier.lifecycle import Execution, claim_before_running, deliver, run_of, take_delivery
 from relier.queues import is_internal
-from relier.runs import Run
+from relier.runs import Phase, Run
 from relier.sending import sending_of
 
 if TYPE_CHECKING:
@@ -98,6 +98,9 @@ class Lifecycle(Middleware):
     def before_ack(self, broker: Broker, message: MessageProxy) -> None:
         """Settle when our own broker knows that the copy is removed, which is later than `after_ack`."""
         run = run_of(message)
+        if run is not None and run.phase is Phase.RUNNING and self.installation.process is not None:
+            logger.error("A run was not closed; its task is given back.", extra={"task": run.task_id})
+            self.installation.process.hand_over(run, "not closed")
         if run is not None and hasattr(message, "on_removed"):
             message.__dict__["on_removed"] = partial(self._settle, run)
 
