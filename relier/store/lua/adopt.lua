@@ -17,7 +17,11 @@ if not rec then
   rec = new_record('r', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[9])
   count('accepted')
 end
-if rec[STATE] == 'd' then redis.call('ZREM', DLQ, id) end
+if rec[STATE] == 'd' then
+  redis.call('ZREM', DLQ, id)
+  count('dlq_left')
+  rec[OUTCOME] = ''
+end
 disown(id, rec)
 rec[STATE], rec[FENCE], rec[OWNER], rec[GRANTED], rec[STICKY], rec[BODY] = 'r', fence, worker, now, true, ARGV[9]
 if fence > floor() then redis.call('HSET', META, 'floor', int(fence)) end

@@ -73,6 +73,7 @@ if seen > rec[FENCE] and (state == 'r' or state == 's' or state == 'd') then
   if state == 'd' then
     redis.call('ZREM', DLQ, id)
     count('dlq_left')
+    rec[OUTCOME] = ''
   end
   rec[BODY] = ARGV[12]
   return grant('granted')
