@@ -7,6 +7,9 @@ import zlib
 #: The number of shards. Fixed for good: it is recorded in the store and checked at start.
 SHARDS = 64
 
+#: Version of the format of keys and records. Recorded with the number of shards.
+FORMAT = 1
+
 _SHARD_KEYS = ("rec", "due", "meta", "dead", "ev", "dlq")
 _FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about")
 

@@ -1,0 +1,27 @@
+#!lua flags=no-writes
+-- Reads one page of a shard's records without their bodies, for people: nothing here decides anything.
+--
+-- ARGV  1 now or ''   2 HSCAN cursor ('0' at first)   3 about how many
+-- Reply {next cursor ('0' at the end), a list of {task id, state, outcome, reason, queue, actor, owner, attempt, crashes,
+--       times published, created, granted, due or '', '1' if something will move it on}}
+--       A record of a newer format has the state `newer`, and nothing else.
+--
+-- What will move a record on: a place in the due index, in its owner's set, or in the DLQ. Records may come twice, as HSCAN has it.
+-- include clock
+-- include record
+local scanned = redis.call('HSCAN', REC, ARGV[2], 'COUNT', ARGV[3])
+local out = {}
+for i = 1, #scanned[2], 2 do
+  local id, rec = scanned[2][i], cmsgpack.unpack(scanned[2][i + 1])
+  if rec[VERSION] > FORMAT then
+    out[#out + 1] = { id, 'newer' }
+  else
+    local due = redis.call('ZSCORE', DUE, id)
+    local moves = due
+    if rec[STATE] == 'd' then moves = redis.call('ZSCORE', DLQ, id) end
+    if rec[OWNER] ~= '' then moves = redis.call('ZSCORE', OWN_PREFIX .. rec[OWNER], id) end
+    out[#out + 1] = { id, rec[STATE], rec[OUTCOME], rec[REASON], rec[QUEUE], rec[ACTOR], rec[OWNER], rec[ATTEMPT], rec[CRASHES],
+      rec[PUBS], int(rec[CREATED]), int(rec[GRANTED]), due or '', moves and '1' or '0' }
+  end
+end
+return { scanned[1], out }

@@ -1,0 +1,162 @@
+"""Reads the store for people and tools. Nothing in here decides or changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from relier.store.keys import SHARDS, shard_of
+from relier.store.scripts import script
+from relier.store.store import Store
+
+#: About how many records one page has.
+PAGE = 200
+
+#: The reason of a task that is not published because no worker consumes its queue.
+NO_CONSUMER = "no consumer"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One task's record without its body. Times are seconds since the epoch on the server's clock; 0 means none."""
+
+    task_id: str
+    shard: int
+    state: str
+    outcome: str = ""
+    reason: str = ""
+    queue: str = ""
+    actor: str = ""
+    owner: str = ""
+    attempt: int = 0
+    crashes: int = 0
+    published: int = 0
+    created_at: float = 0.0
+    granted_at: float = 0.0
+    due_at: float = 0.0
+    #: Whether the due index, its owner's set or the DLQ has it, so that something will move it on.
+    moves_on: bool = True
+
+    def status(self, now: float) -> str:
+        """The word for its state at the server's time `now`: `due` is what waits for the sweep, not for its time."""
+        if self.state == "s":
+            if self.reason == NO_CONSUMER or 0 < self.due_at <= now:
+                return "due"
+            return "queued" if self.published else "scheduled"
+        if self.state == "r":
+            return "running"
+        return self.outcome or "unknown"
+
+    @property
+    def ended(self) -> bool:
+        return self.state not in ("s", "r")
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _seconds(micros: Any) -> float:
+    return float(micros or 0) / 1e6
+
+
+def _summary(shard: int, reply: list[Any]) -> Summary:
+    if len(reply) == 2:
+        return Summary(_text(reply[0]), shard, _text(reply[1]))
+    task_id, state, outcome, reason, queue, actor, owner = map(_text, reply[:7])
+    return Summary(
+        task_id,
+        shard,
+        state,
+        outcome,
+        reason,
+        queue,
+        actor,
+        owner,
+        attempt=int(reply[7]),
+        crashes=int(reply[8]),
+        published=int(reply[9]),
+        created_at=_seconds(reply[10]),
+        granted_at=_seconds(reply[11]),
+        due_at=_seconds(reply[12]),
+        moves_on=reply[13] == b"1",
+    )
+
+
+class Survey:
+    """A look at one store from outside."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._runner = store.runner
+
+    def now(self) -> float:
+        """Return the server's time in seconds since the epoch."""
+        seconds, micros = self._runner.command("TIME")
+        return int(seconds) + int(micros) / 1e6
+
+    def shard(self, shard: int) -> dict[str, Summary]:
+        """Return every record of a shard, by task id; without blocking the server, so not of one moment."""
+        found: dict[str, Summary] = {}
+        cursor: Any = "0"
+        while True:
+            cursor, page = self._runner.run(script("page"), self._store.keys.shard(shard, ""), ("", cursor, PAGE))
+            for reply in page:
+                summary = _summary(shard, reply)
+                found[summary.task_id] = summary
+            if cursor in (b"0", "0"):
+                return found
+
+    def all(self) -> Iterator[Summary]:
+        """Iterate over every record, shard by shard."""
+        for shard in range(SHARDS):
+            yield from self.shard(shard).values()
+
+    def counters(self, shard: int) -> dict[str, int]:
+        """Return the counters of one shard."""
+        flat = self._runner.command("HGETALL", self._store.keys.shard(shard, "")[2])
+        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        return {_text(name): int(value) for name, value in pairs if name != b"floor"}
+
+    def dead_letters(self, shard: int) -> int:
+        """Return how many dead letters the shard's DLQ has."""
+        return int(self._runner.command("ZCARD", self._store.keys.shard(shard, "")[5]))
+
+    def locate(self, task_id: str) -> int | None:
+        """Return the shard that has a task's record."""
+        expected = shard_of(task_id)
+        for shard in (expected, *(s for s in range(SHARDS) if s != expected)):
+            if self._runner.command("HEXISTS", self._store.keys.shard(shard, "")[0], task_id):
+                return shard
+        return None
+
+    def dead_lettered_at(self, task_id: str, shard: int) -> float:
+        """Return when a task became a dead letter; 0 when it is none."""
+        return _seconds(self._runner.command("ZSCORE", self._store.keys.shard(shard, "")[5], task_id))
+
+    def events_of(self, task_id: str, shard: int) -> list[dict[str, str]]:
+        """Return what the stream of abnormal events still has of a task, oldest first."""
+        entries = self._runner.command("XRANGE", self._store.keys.shard(shard, "")[4], "-", "+")
+        found = []
+        for _, flat in entries:
+            pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+            event = {_text(name): _text(value) for name, value in pairs}
+            if event.get("task") == task_id:
+                found.append(event)
+        return found
+
+    def owned(self, workers: Iterable[str]) -> dict[str, int]:
+        """Return how many tasks each worker owns: those that run and those whose hooks do."""
+        names = list(workers)
+        pipe = self._store.client.pipeline(transaction=False)
+        for worker in names:
+            for shard in range(SHARDS):
+                pipe.zcard(self._store.keys.shard(shard, worker)[6])
+        counts = pipe.execute() if names else []
+        return {worker: sum(counts[i * SHARDS : (i + 1) * SHARDS]) for i, worker in enumerate(names)}
+
+    def recorded_format(self) -> tuple[int, int] | None:
+        """Return the format version and the number of shards that the store was begun with; None before that."""
+        version, shards = self._runner.command("HMGET", self._store.keys.fleet[5], "format", "shards")
+        return None if version is None else (int(version), int(shards or 0))
