@@ -1,0 +1,133 @@
+"""What a process does before it works: settings, broker, actors, Redis. What is wrong is said in one line."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from types import TracebackType
+from typing import NoReturn
+
+import dramatiq
+from dramatiq import Broker, Worker
+from dramatiq.middleware import Middleware
+
+from relier.brokers import default_broker
+from relier.errors import RelierError
+from relier.fleet_checks import record_format
+from relier.installation import install, installation_of
+from relier.logging import configure_logging
+from relier.parent import end_with_parent
+from relier.preflight import check_redis
+from relier.settings import Settings, get_settings
+
+#: Exit code of a process that refuses to start: the same start will fail again until somebody changes something.
+REFUSED = 78
+#: Dramatiq's exit code for a module that cannot be imported.
+IMPORT_FAILED = 2
+
+
+def say(text: str) -> None:
+    """Write to the real stderr: what a dying child hands to Dramatiq's main process may be lost."""
+    stream = sys.__stderr__ or sys.stderr
+    print(text, file=stream, flush=True)
+
+
+def refuse(reason: str) -> NoReturn:
+    """End the process with the reason and no traceback."""
+    say(reason)
+    raise SystemExit(REFUSED)
+
+
+class Refusals(Middleware):
+    """Refuses to boot a worker that would silently do nothing."""
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        if not broker.get_declared_actors():
+            refuse(
+                "Relier found no actors. Refusing to start. Name the modules that declare them: RELIER_ACTORS=module,…"
+                " or `dramatiq relier.workers module …` (write -Q last, it takes every word that follows)."
+            )
+        declared = broker.get_declared_queues()
+        unknown = sorted(set(worker.consumer_whitelist or ()) - declared)
+        if unknown:
+            refuse(
+                f"Nobody declared the queue{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))} of -Q."
+                f" Refusing to start. Declared are {', '.join(sorted(declared))};"
+                " -Q takes names separated by blanks, and every word that follows it."
+            )
+
+
+def boot_worker() -> Broker:
+    """Prepare a process of `dramatiq relier.workers`, or end it with one line."""
+    if multiprocessing.parent_process() is not None:
+        end_with_parent(os.getppid())
+    try:
+        settings = get_settings()
+        configure_logging(settings)
+        use_default_broker(settings)
+        import_actors(settings.actors, " (RELIER_ACTORS)")
+        import_actors(_command_line_modules())
+        broker = dramatiq.get_broker()
+        prepare(broker, settings)
+    except RelierError as error:
+        refuse(str(error))
+    if not any(isinstance(m, Refusals) for m in broker.middleware):
+        broker.middleware.insert(0, Refusals())
+    return broker
+
+
+def use_default_broker(settings: Settings) -> None:
+    """Make Relier's own broker the global one, unless somebody has set another."""
+    if dramatiq.broker.global_broker is None:
+        dramatiq.set_broker(default_broker(settings))
+
+
+def prepare(broker: Broker, settings: Settings) -> None:
+    """Install Relier on the broker and look at Redis. Raises `RelierStartupError`."""
+    store = installation_of(install(broker, settings)).store
+    check_redis(store.client, settings)
+    record_format(store, settings)
+
+
+def _command_line_modules() -> tuple[str, ...]:
+    """Return the modules that Dramatiq's command line names behind ours, so that a failing one is named too."""
+    from dramatiq.cli import make_argument_parser
+
+    if multiprocessing.parent_process() is None or not any(arg.startswith("relier.workers") for arg in sys.argv[1:]):
+        return ()
+    found, _ = make_argument_parser().parse_known_args()  # type: ignore[no-untyped-call]
+    return tuple(found.modules)
+
+
+def import_actors(modules: Iterable[str], source: str = "") -> None:
+    """Import actor modules; a failing one is named before its own traceback, and ends the process."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                _refuse_module(name, source, error)
+            say(f"Relier could not import the actor module {name!r}{source}: there is no module {error.name!r}.")
+            raise SystemExit(IMPORT_FAILED) from None
+        except Exception as error:
+            _refuse_module(name, source, error)
+
+
+def _refuse_module(name: str, source: str, error: Exception) -> NoReturn:
+    say(f"Relier could not import the actor module {name!r}{source}.")
+    say("".join(traceback.format_exception(error.with_traceback(_user_frames(error.__traceback__)))).rstrip())
+    raise SystemExit(IMPORT_FAILED) from None
+
+
+def _user_frames(frames: TracebackType | None) -> TracebackType | None:
+    """Return the traceback from the user's module on; a syntax error has none, and says where it is."""
+    ours = (__file__, importlib.__file__)
+    while frames is not None and (
+        frames.tb_frame.f_code.co_filename in ours or frames.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+    ):
+        frames = frames.tb_next
+    return frames

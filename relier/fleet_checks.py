@@ -1,0 +1,124 @@
+"""Look at format, workers, resurrector and queues: what `rl doctor` adds to the preflight."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import redis
+from dramatiq import Broker
+
+from relier.errors import RelierStartupError
+from relier.leases import WATCH
+from relier.preflight import Check, Finding
+from relier.settings import Settings
+from relier.store import SHARDS, Store
+from relier.store.keys import FORMAT
+from relier.store.survey import Survey
+
+
+def format_check(store: Store) -> Check:
+    """Return the check that the store was begun with our format and number of shards."""
+
+    def check(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
+        recorded = Survey(store).recorded_format()
+        if recorded is None:
+            yield Finding("ok", "format", "The store is empty: the first worker records its format.")
+        elif recorded != (FORMAT, SHARDS):
+            yield Finding("error", "format", _other_format(recorded, settings), _OTHER_FORMAT_FIX)
+        else:
+            yield Finding("ok", "format", f"The store has format {FORMAT} in {SHARDS} shards.")
+
+    return check
+
+
+def record_format(store: Store, settings: Settings) -> None:
+    """Record our format at the first start. Raises `RelierStartupError` when the store was begun with another one."""
+    recorded = store.fleet.format(FORMAT, SHARDS)
+    if recorded != (FORMAT, SHARDS):
+        raise RelierStartupError(f"{_other_format(recorded, settings)} Refusing to start. {_OTHER_FORMAT_FIX}")
+
+
+_OTHER_FORMAT_FIX = "Use the Relier that wrote it, or another RELIER_NAMESPACE."
+
+
+def _other_format(recorded: tuple[int, int], settings: Settings) -> str:
+    version, shards = recorded
+    return (
+        f"The store of namespace {settings.namespace!r} has format {version} in {shards} shards;"
+        f" this Relier writes format {FORMAT} in {SHARDS} shards."
+    )
+
+
+def fleet_checks(store: Store, broker: Broker, declared: Iterable[str] = ()) -> tuple[Check, ...]:
+    """Return the checks of format, workers, resurrector and queues. `declared` are the queues of known actors."""
+    wanted = set(declared)
+
+    def workers(_: redis.Redis, __: Settings) -> Iterator[Finding]:
+        return _workers(store.fleet.workers())
+
+    def resurrector(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
+        return _resurrector(store, settings)
+
+    def queues(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
+        return _queues(store, broker, settings, wanted)
+
+    return (format_check(store), workers, resurrector, queues)
+
+
+def _workers(fleet: dict[str, dict[str, Any]]) -> Iterator[Finding]:
+    working = [told for told in fleet.values() if told.get("role") != "resurrector"]
+    if not working:
+        fix = "Start one: dramatiq relier.workers <modules>, or rl worker start --processes N -- <modules>."
+        yield Finding("warning", "workers", "No worker is alive.", fix)
+        return
+    consumers = Counter(queue for told in working for queue in told.get("queues", ()))
+    counts = ", ".join(f"{queue}: {count}" for queue, count in sorted(consumers.items()))
+    yield Finding("ok", "workers", f"{_number(len(working), 'worker')} alive; consumers by queue: {counts or 'none'}.")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _resurrector(store: Store, settings: Settings) -> Iterator[Finding]:
+    fleet = store.fleet.workers()
+    dedicated = sum(told.get("role") == "resurrector" for told in fleet.values())
+    if not settings.resurrection_enabled:
+        message = "RELIER_RESURRECTION_ENABLED is false: nobody puts back the tasks of dead workers."
+        yield Finding("error", "resurrector", message, "Unset it, here and for the workers.")
+    elif dedicated:
+        yield Finding("ok", "resurrector", f"{_number(dedicated, 'resurrector')} alive.")
+    elif not fleet:
+        yield Finding("ok", "resurrector", "None is alive; workers will sweep by themselves once they run.")
+    elif WATCH in store.fleet.leases():
+        yield Finding("ok", "resurrector", "None is alive: the workers sweep by themselves.")
+    else:
+        message = "No resurrector is alive, and no worker sweeps."
+        yield Finding("error", "resurrector", message, "Start rl run-resurrector, or look at the workers' logs.")
+
+
+def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]) -> Iterator[Finding]:
+    consumed = {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
+    waiting = Counter(s.queue for s in Survey(store).all() if s.state == "s" and s.queue)
+    depth = depths(broker, {*settings.public_queues, *declared, *waiting})
+    names = {*declared, *waiting, *(queue for queue, messages in depth.items() if messages)}
+    lonely = sorted(names - consumed)
+    for queue in lonely:
+        parts = [_number(depth[queue], "message")] if depth.get(queue) else []
+        parts += [f"{_number(waiting[queue], 'task')} held in the store"] if waiting[queue] else []
+        yield Finding(
+            "warning",
+            "queues",
+            f"Nobody consumes the queue {queue!r} ({', '.join(parts) or 'it has actors'}).",
+            f"Start a worker that declares its actors, without -Q or with -Q {queue}.",
+        )
+    if not lonely:
+        yield Finding("ok", "queues", "Every queue with tasks or known actors has a consumer.")
+
+
+def depths(broker: Broker, queues: Iterable[str]) -> dict[str, int]:
+    """Return how many messages wait in each queue; empty when the broker cannot tell."""
+    depth = getattr(broker, "depth", None)
+    return {queue: int(depth(queue)) for queue in sorted(queues)} if depth is not None else {}
