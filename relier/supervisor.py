@@ -1,0 +1,184 @@
+"""Keeps worker processes running, each under a `dramatiq -p 1` of its own: one's death does not stop the others."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from relier.boot import IMPORT_FAILED, REFUSED
+from relier.logging import get_logger
+from relier.parent import end_with_parent
+
+log = get_logger(__name__)
+
+#: Exit codes of a worker whose next start will fail like this one.
+HOPELESS = (REFUSED, IMPORT_FAILED)
+#: A worker that lived this long (s) was up: its death says nothing about its start.
+UP_AFTER = 10.0
+#: Pause (s) before the second restart in a row; it doubles up to the longest. The first restart is immediate.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+#: In a fleet that was up, every process is refused this often in a row before the supervisor gives up.
+REFUSALS_ALLOWED = 3
+
+
+def worker_command(flags: Sequence[str]) -> list[str]:
+    """Return the command line of one worker process, with Dramatiq's own flags."""
+    named = bool(flags) and flags[0].partition(":")[0] == "relier.workers"
+    return [sys.executable, "-m", "dramatiq", "-p", "1", *([] if named else ["relier.workers"]), *flags]
+
+
+@dataclass
+class Slot:
+    """One place of the fleet: a process, or the time of its next start."""
+
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    next_start: float = 0.0
+    quick_deaths: int = 0
+    refusals: int = 0
+
+
+@dataclass
+class Supervisor:
+    """Starts `processes` times `command`, and restarts whichever ends.
+
+    Its children get SIGTERM when it dies, however it dies (on Linux).
+    """
+
+    command: Sequence[str]
+    processes: int
+    clock: Callable[[], float] = time.monotonic
+    _slots: list[Slot] = field(default_factory=list)
+    _signals: list[int] = field(default_factory=list)
+    _was_up: bool = False
+
+    def run(self) -> int:
+        """Supervise until SIGTERM or SIGINT, then wait for every child; returns the exit code.
+
+        A second signal kills the children. Gives up, with exit code 1, when every process refuses to start.
+        """
+        with _woken_by_signals(self._signals) as wait:
+            self._slots = [Slot(number) for number in range(self.processes)]
+            while not self._signals:
+                self._tend()
+                if self._hopeless():
+                    log.error("Every worker refused to start; giving up.", processes=self.processes)
+                    return 1
+                wait(self._until_next_start())
+            return self._stop(wait)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def _tend(self) -> None:
+        for slot in self._slots:
+            if slot.process is not None and (code := slot.process.poll()) is not None:
+                self._ended(slot, code)
+            if slot.process is None and self.clock() >= slot.next_start and not self._hopeless():
+                self._start(slot)
+
+    def _start(self, slot: Slot) -> None:
+        parent = os.getpid()
+        slot.started = self.clock()
+        try:
+            slot.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us only: a second signal would kill the worker.
+                preexec_fn=lambda: end_with_parent(parent),  # noqa: PLW1509 - this process has no other thread
+            )
+        except OSError as error:  # no memory, or no process left
+            slot.next_start = slot.started + LONGEST_PAUSE
+            log.error("A worker process cannot be started.", number=slot.number, error=str(error))
+            return
+        log.info("Started a worker process.", number=slot.number, pid=slot.process.pid)
+
+    def _ended(self, slot: Slot, code: int) -> None:
+        assert slot.process is not None
+        pid, slot.process = slot.process.pid, None
+        if code:
+            _kill_remains(pid)
+        quick = self.clock() - slot.started < UP_AFTER
+        self._was_up = self._was_up or not quick or code not in HOPELESS
+        slot.quick_deaths = slot.quick_deaths + 1 if quick else 0
+        slot.refusals = slot.refusals + 1 if code in HOPELESS else 0
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (slot.quick_deaths - 2)) if slot.quick_deaths > 1 else 0.0
+        slot.next_start = self.clock() + pause
+        log.warning("A worker process ended; starting another.", number=slot.number, pid=pid, code=code, pause=pause)
+
+    def _hopeless(self) -> bool:
+        allowed = REFUSALS_ALLOWED if self._was_up else 1
+        return all(slot.process is None and slot.refusals >= allowed for slot in self._slots)
+
+    def _until_next_start(self) -> float:
+        pauses = [slot.next_start - self.clock() for slot in self._slots if slot.process is None]
+        return max(0.0, min(pauses, default=1.0))
+
+    # -- stopping -----------------------------------------------------------------------------------------------
+
+    def _stop(self, wait: Callable[[float], None]) -> int:
+        log.info("Stopping: the workers end what they run.", signal=signal.Signals(self._signals[0]).name)
+        self._send(signal.SIGTERM)
+        while self._alive():
+            if len(self._signals) > 1:
+                log.warning("A second signal: killing the workers; their tasks run again elsewhere.")
+                self._send(signal.SIGKILL)
+                return 128 + self._signals[1]
+            wait(1.0)
+        return 0
+
+    def _alive(self) -> list[subprocess.Popen[bytes]]:
+        return [slot.process for slot in self._slots if slot.process is not None and slot.process.poll() is None]
+
+    def _send(self, number: signal.Signals) -> None:
+        """Send a signal: SIGTERM to Dramatiq's main processes, which pass it on; SIGKILL to all that they started."""
+        for process in self._alive():
+            if number is signal.SIGKILL:
+                _kill_remains(process.pid)
+                process.wait()
+            else:
+                process.send_signal(number)
+
+
+def _kill_remains(pid: int) -> None:
+    """Kill what is left of a process group: a worker without its main process has nobody to stop or restart it."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # macOS says EPERM when only zombies are left.
+        return
+
+
+@contextmanager
+def _woken_by_signals(arrived: list[int]) -> Iterator[Callable[[float], None]]:
+    """Collect SIGTERM and SIGINT, and give a wait that these and SIGCHLD end early."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+
+    def note(number: int, _: FrameType | None) -> None:
+        if number != signal.SIGCHLD:
+            arrived.append(number)
+
+    def wait(seconds: float) -> None:
+        if select.select([reader], [], [], seconds)[0]:
+            os.read(reader, 1024)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield wait
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
