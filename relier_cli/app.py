@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 import relier
 from relier.errors import RelierError
+from relier_cli import audit, config, dlq, doctor, resurrector, tasks, worker
 from relier_cli.demo.command import demo
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
@@ -38,6 +40,13 @@ def _root(
 
 
 app.command()(demo)
+app.command()(doctor.doctor)
+app.command()(audit.audit)
+app.command()(resurrector.run_resurrector)
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(worker.app, name="worker")
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(config.app, name="config")
 
 
 def main() -> None:

@@ -1,0 +1,56 @@
+"""`rl config`: the settings in effect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import SecretStr
+
+from relier.settings import PREFIX, Settings, get_settings, safe_url
+from relier_cli.output import AsJson, print_json, print_text
+
+app = typer.Typer(help="The settings in effect.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """The settings in effect."""
+
+
+@app.command()
+def show(as_json: AsJson = False) -> None:
+    """Print every setting, one NAME=value a line, with secrets masked. What is unset and has no default is empty.
+
+    Example: rl config show
+    """
+    values = masked(get_settings())
+    if as_json:
+        print_json(values)
+    else:
+        for name, value in values.items():
+            print_text(f"{name}={_as_variable(value)}")
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """Return every setting by its variable's name, without secrets."""
+    return {PREFIX + name.upper(): _masked(getattr(settings, name)) for name in Settings.model_fields}
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "***"
+    if isinstance(value, str | Path):
+        return safe_url(value) if "://" in str(value) else str(value)
+    if isinstance(value, tuple):
+        return [":".join(map(str, part)) if isinstance(part, tuple) else part for part in value]
+    return value
+
+
+def _as_variable(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,82 @@
+"""`rl doctor`: is everything set up so that no task is lost, and if not, what is to be done."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import dramatiq
+import typer
+from dramatiq import Broker
+
+from relier.boot import use_default_broker
+from relier.errors import RelierConfigError, RelierError
+from relier.fleet_checks import fleet_checks
+from relier.preflight import Finding, inspect_redis
+from relier.settings import Settings, get_settings, unknown_variables
+from relier.store import get_store
+from relier_cli.opening import import_path
+from relier_cli.output import AsJson, print_json, print_text
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look at settings, Redis, workers, resurrector and queues. Exits 1 when something is wrong.
+
+    Each finding that is not well comes with what to do about it. Actors are those of RELIER_ACTORS.
+
+    Example: rl doctor --json
+    """
+    findings = examine()
+    ok = not any(finding.level == "error" for finding in findings)
+    if as_json:
+        print_json({"ok": ok, "findings": [asdict(finding) for finding in findings]})
+    else:
+        show(findings)
+    raise typer.Exit(0 if ok else 1)
+
+
+def examine() -> list[Finding]:
+    """Return what was found; never raises for what it finds."""
+    try:
+        settings = get_settings()
+    except RelierConfigError as error:
+        return [Finding("error", "settings", problem, "Correct the variable.") for problem in error.problems]
+    findings = [Finding("warning", "settings", line, "Remove or correct it.") for line in unknown_variables()]
+    try:
+        broker, declared, trouble = _actors(settings)
+        store = get_store(settings)
+        findings += inspect_redis(store.client, settings, fleet_checks(store, broker, declared))
+        store.close()
+        return findings + trouble
+    except RelierError as error:
+        return [*findings, Finding("error", "server", str(error))]
+
+
+def _actors(settings: Settings) -> tuple[Broker, set[str], list[Finding]]:
+    """Import the actors; returns the broker, the queues that they declare, and what is wrong with them."""
+    import_path()
+    use_default_broker(settings)
+    trouble = []
+    for name in settings.actors:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            message = f"The actor module {name!r} cannot be imported: {type(error).__name__}: {error}"
+            trouble.append(Finding("error", "actors", message, "Correct RELIER_ACTORS, or the module."))
+    broker = dramatiq.get_broker()
+    queues = {actor.queue_name for actor in broker.actors.values()}
+    return broker, queues, trouble
+
+
+def show(findings: Iterable[Finding]) -> None:
+    """Print a line for each finding, and one for its fix."""
+    colours = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "error": typer.colors.RED}
+    counts = dict.fromkeys(colours, 0)
+    for finding in findings:
+        counts[finding.level] += 1
+        typer.echo(f"{typer.style(f'{finding.level:7}', fg=colours[finding.level])}  ", nl=False)
+        print_text(f"{finding.name}: {' '.join(finding.message.split())}")
+        if finding.fix and finding.level != "ok":
+            print_text(f"         fix: {finding.fix}")
+    typer.echo(f"{counts['ok']} ok, {counts['warning']} warnings, {counts['error']} errors")

@@ -1,0 +1,93 @@
+"""Prints what commands found: JSON for programs, tables on a terminal, else plain aligned columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+#: The option that every command which prints data has.
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=2, default=repr))
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows under headers, aligned; with colours and borders on a terminal only."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        _print_rich(headers, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    for line in ([header.upper() for header in headers], *cells):
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        typer.echo("  ".join(padded).rstrip())
+
+
+def _print_rich(headers: Sequence[str], cells: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
+    """Print one `name: value` a line, aligned; what has no value is left out."""
+    present = [(name, _cell(value)) for name, value in fields if value not in (None, "", [], ())]
+    width = max((len(name) for name, _ in present), default=0) + 1
+    for name, text in present:
+        typer.echo(f"{name + ':':{width}}  {text}")
+
+
+def print_text(text: str) -> None:
+    """Print a text that is not ours, as it is but for what would disturb a terminal."""
+    for line in text.splitlines():
+        typer.echo(_printable(line.replace("\t", "    ")))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value)) or "-"
+    return _printable(str(value)) or "-"
+
+
+def _printable(text: str) -> str:
+    """Escape what would disturb a terminal: names and texts may come from anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def iso(seconds: float) -> str | None:
+    """Return a time as ISO 8601 in UTC, None for none."""
+    if seconds <= 0:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def span(seconds: float) -> str:
+    """Return a length of time for people: 4s, 12m, 3h 05m, 2d 4h."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m"
+    if whole < 86_400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
