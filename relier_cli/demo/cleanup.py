@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
+from pathlib import Path
 
 import redis
 
@@ -17,19 +19,20 @@ SERVER_PATIENCE = 10.0
 
 def stop_server(server: EmbeddedServer) -> None:
     """Give up the demo's embedded server and wait until it and its guardian have ended."""
-    state = guardian.read_state(str(server.state_dir))
     server.close()
     deadline = time.monotonic() + SERVER_PATIENCE
-    while state is not None and _is_running(state.guardian_pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    # The guardian drops the first lock when the server has ended, and the second with its own end.
+    for lock in (guardian.GUARDIAN_LOCK, guardian.USERS_LOCK):
+        while _is_taken(server.state_dir / lock) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
-def _is_running(pid: int) -> bool:
+def _is_taken(path: Path) -> bool:
+    fd = guardian.open_lock(str(path))
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return not guardian.try_lock(fd, fcntl.LOCK_SH)
+    finally:
+        os.close(fd)
 
 
 def remove_keys(settings: Settings) -> None:

@@ -95,6 +95,7 @@ class Demo:
             self.fleet.start()
             self._push()
             self._watch()
+            self.display.say(f"{len(self.effects.tasks_done)} of {len(self.pushed)} tasks are done.")
             counters, crashed = self._ask_store()
             self.fleet.stop()
             direct = self._measure_directly()
@@ -156,7 +157,7 @@ class Demo:
             self.interruption.check()
             self.display.update(Scene("Comparing", done, len(self.names), []))
 
-        self.display.say("All tasks ended. Measuring all files again, directly, to compare.")
+        self.display.say("Measuring all files again, directly, to compare.")
         return measure_directly(self.library, self.names, self.surroundings.tie, progress)
 
     def _wait_for_end(self) -> None:
