@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _EVENT = "relier_event"
 _FIELDS = "relier_fields"
 
+#: Loggers whose `extra` becomes fields; that of others may hold payloads.
+_OURS = ("relier", "relier_cli")
+_add_extra = structlog.stdlib.ExtraAdder()
+
 
 def get_logger(name: str) -> BoundLogger:
     """Return a logger whose methods take a sentence and fields: `log.warning("Lost.", task_id=...)`."""
@@ -49,6 +53,8 @@ def _from_record(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[st
         event["event"] = getattr(record, _EVENT)
         for name, value in getattr(record, _FIELDS).items():
             event.setdefault(name, value)
+    elif record.name.partition(".")[0] in _OURS:
+        return _add_extra(_, __, event)
     return event
 
 

@@ -55,6 +55,19 @@ def test_the_level_is_the_settings(output: io.StringIO) -> None:
     assert "shown" in output.getvalue()
 
 
+def test_extra_of_our_own_loggers_becomes_fields(output: io.StringIO) -> None:
+    configure_logging(Settings())
+    logging.getLogger("relier.sweeper").info("Buried a worker.", extra={"worker": "w", "tasks": 3})
+    line = json.loads(output.getvalue())
+    assert (line["worker"], line["tasks"]) == ("w", 3)
+
+
+def test_extra_of_others_may_hold_payloads_and_is_left_out(output: io.StringIO) -> None:
+    configure_logging(Settings())
+    logging.getLogger("dramatiq.Worker").warning("Failed.", extra={"input": "secret"})
+    assert "secret" not in output.getvalue()
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_traceback_shows_no_local_variable(output: io.StringIO, form: str) -> None:
     configure_logging(Settings(log_format=form))
