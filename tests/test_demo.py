@@ -98,7 +98,7 @@ def test_every_task_is_accounted_for_although_three_workers_were_killed(folder: 
         assert len(death["recovery_seconds"]) == death["orphans"]
         assert death["recovery_seconds"][0] < 5
     assert account["runs"] == 120 + account["reruns"]
-    # Besides the orphans, a task may have done its work, and a run may have been granted, without the other knowing it yet.
+    # Besides the orphans there may be tasks that did their work, or were granted, and could not say so any more.
     assert account["crashes"] == account["recoveries"] >= account["reruns"]
     assert account["reruns"] >= sum(death["orphans"] for death in account["deaths"])
     assert "Recovered 3: its" in told
