@@ -77,9 +77,9 @@ class WorkerProcess:
         """Join the fleet: register, subscribe, beat. Waits for the store."""
         self._queues, self._threads = queues, threads
         self.patiently(self._register)
+        self._beats.start()
         self.control.start()
         self.control.subscribed.wait(timeout=5)
-        self._beats.start()
 
     def stop(self) -> None:
         """Leave the fleet in order; what could not be closed is handed over by the next sweep."""

@@ -155,7 +155,8 @@ class Sweeper:
             self._read_fleet()
         limit = self.settings.resurrection_batch_size
         while True:
-            total, due = self.store.tasks.due(self.leases.shards, limit)
+            shards = self.leases.shards
+            total, due = self.store.tasks.due(shards, -(-limit // max(1, len(shards))))
             batch = due[:limit]
             if not batch or not self._publish(batch) or total <= len(batch):
                 return
