@@ -1,0 +1,99 @@
+"""A crash between any two steps loses nothing and doubles nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import relier
+from tests.integration.harness import Harness
+from tests.integration.scenario import Scenario
+
+#: Steps of a run, a failure, and the hooks.
+RUN_POINTS = (
+    "fetched",
+    "claimed",
+    "running",
+    "done",
+    "committed",
+    "before-follow-up",
+    "hooks",
+    "acknowledged",
+    "before-fail",
+    "failed",
+)
+#: Steps of an enqueue, in a worker.
+ENQUEUE_POINTS = ("enqueued",)
+#: Steps of the sweep.
+PUBLISH_POINTS = ("before-publish", "published", "marked")
+BURY_POINTS = ("before-declare", "declared", "buried-some", "buried")
+#: Elsewhere tested.
+OTHER_POINTS = {"handed-over"}
+
+
+def test_every_failpoint_of_the_code_is_tested() -> None:
+    source = Path(relier.__file__).parent
+    names = {
+        name for file in source.rglob("*.py") for name in re.findall(r'failpoints\.hit\("([^"]+)"\)', file.read_text())
+    }
+
+    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *PUBLISH_POINTS, *BURY_POINTS} | OTHER_POINTS
+
+
+def _died_once(fleet: Harness, point: str) -> None:
+    assert fleet.marker(point).exists(), fleet.report()
+
+
+ON_EMBEDDED = [(point, "embedded") for point in (*RUN_POINTS, *ENQUEUE_POINTS, *PUBLISH_POINTS)]
+ON_REDIS = [(point, "redis") for point in ("fetched", "claimed", "committed", "failed", "published")]
+
+
+@pytest.mark.parametrize(("point", "server"), ON_EMBEDDED + ON_REDIS, indirect=["server"])
+def test_a_worker_killed_at(point: str, fleet: Harness) -> None:
+    fleet.workers(2, failpoints=f"{point}=kill:{fleet.marker(point)}")
+    scenario = Scenario(fleet)
+    scenario.push()
+
+    scenario.settle()
+
+    assert fleet.marker(point).exists(), fleet.report()
+
+
+@pytest.mark.parametrize(
+    ("point", "server"),
+    [*((point, "embedded") for point in BURY_POINTS), ("buried-some", "redis")],
+    indirect=["server"],
+)
+def test_a_sweeping_worker_killed_at(point: str, fleet: Harness) -> None:
+    fleet.workers(3, failpoints=f"{point}=kill:{fleet.marker(point)}")
+    _kill_and_settle(fleet, point)
+
+
+@pytest.mark.parametrize(
+    ("point", "server"),
+    [*((point, "embedded") for point in (*BURY_POINTS, *PUBLISH_POINTS)), ("declared", "redis")],
+    indirect=["server"],
+)
+def test_a_resurrector_killed_at(point: str, fleet: Harness) -> None:
+    fleet.resurrector(failpoints=f"{point}=kill:{fleet.marker(point)}")
+    fleet.workers(2)
+    fleet.wait(lambda: any(lease.startswith("r|") for lease in fleet.store.fleet.leases().values()), what="its lease")
+    _kill_and_settle(fleet, point)
+
+
+def _kill_and_settle(fleet: Harness, point: str) -> None:
+    """Kill a busy worker; whoever sweeps dies as well, and somebody goes on."""
+    victim = fleet.busy_worker(tasks=3)
+    scenario = Scenario(fleet)
+    scenario.push()
+    victim.kill()
+    fleet.wait(fleet.marker(point).exists, what=f"the sweeper's death at {point}")
+    fleet.open_gate()
+    scenario.expected += 3
+
+    counters = scenario.settle()
+
+    assert counters["crashes"] >= 3
+    assert set(fleet.counted("ran")) >= {effect.task for effect in fleet.effects("began")}
