@@ -9,6 +9,7 @@ from dramatiq.middleware import Middleware
 
 from relier.process import WorkerProcess
 from relier.sweeper import SweeperThread
+from relier.work_queue import RecoveryFirst
 
 if TYPE_CHECKING:
     from relier.installation import Installation
@@ -28,6 +29,7 @@ class Heartbeat(Middleware):
         settings = self.installation.settings
         if hasattr(broker, "renew_broker_id"):  # Delays are in the store, so this lane carries orphans: share them.
             worker.delay_prefetch = worker.queue_prefetch
+        worker.work_queue = RecoveryFirst()
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)
         consumed = worker.consumer_whitelist or broker.get_declared_queues()
         process.start(tuple(sorted(consumed)), worker.worker_threads)
