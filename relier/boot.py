@@ -6,8 +6,10 @@ import importlib
 import multiprocessing
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
@@ -16,11 +18,11 @@ from dramatiq import Broker, Worker
 from dramatiq.middleware import Middleware
 
 from relier.brokers import default_broker
+from relier.ending import end_at_second_signal, follow_parent
 from relier.errors import RelierError
 from relier.fleet_checks import record_format
 from relier.installation import install, installation_of
 from relier.logging import configure_logging
-from relier.parent import end_with_parent
 from relier.preflight import check_redis
 from relier.settings import Settings, get_settings
 
@@ -30,16 +32,31 @@ REFUSED = 78
 IMPORT_FAILED = 2
 
 
-def say(text: str) -> None:
-    """Write to the real stderr: what a dying child hands to Dramatiq's main process may be lost."""
-    stream = sys.__stderr__ or sys.stderr
-    print(text, file=stream, flush=True)
+def refuse(reason: str, code: int = REFUSED) -> NoReturn:
+    """End the process with the reason and no traceback. Of several processes that are refused at once, one says why.
+
+    It is said on the real stderr: what a dying child hands to Dramatiq's main process may be lost.
+    """
+    if not _elder_sibling_ended():
+        print(reason, file=sys.__stderr__ or sys.stderr, flush=True)
+    raise SystemExit(code)
 
 
-def refuse(reason: str) -> NoReturn:
-    """End the process with the reason and no traceback."""
-    say(reason)
-    raise SystemExit(REFUSED)
+def _elder_sibling_ended(patience: float = 2.0) -> bool:
+    """Whether another process of this `dramatiq` started first and ends right now: it has met the same refusal."""
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None:
+        return False
+    try:
+        elder = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()[0]
+        deadline = time.monotonic() + patience
+        while int(elder) != os.getpid() and time.monotonic() < deadline:
+            if Path(f"/proc/{elder}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                return True
+            time.sleep(0.02)
+    except (OSError, IndexError):  # no such list on this system
+        pass
+    return False
 
 
 class Refusals(Middleware):
@@ -64,7 +81,8 @@ class Refusals(Middleware):
 def boot_worker() -> Broker:
     """Prepare a process of `dramatiq relier.workers`, or end it with one line."""
     if multiprocessing.parent_process() is not None:
-        end_with_parent(os.getppid())
+        end_at_second_signal()
+        follow_parent()
     try:
         settings = get_settings()
         configure_logging(settings)
@@ -111,16 +129,15 @@ def import_actors(modules: Iterable[str], source: str = "") -> None:
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 _refuse_module(name, source, error)
-            say(f"Relier could not import the actor module {name!r}{source}: there is no module {error.name!r}.")
-            raise SystemExit(IMPORT_FAILED) from None
+            reason = f"Relier could not import the actor module {name!r}{source}: there is no module {error.name!r}."
+            refuse(reason, IMPORT_FAILED)
         except Exception as error:
             _refuse_module(name, source, error)
 
 
 def _refuse_module(name: str, source: str, error: Exception) -> NoReturn:
-    say(f"Relier could not import the actor module {name!r}{source}.")
-    say("".join(traceback.format_exception(error.with_traceback(_user_frames(error.__traceback__)))).rstrip())
-    raise SystemExit(IMPORT_FAILED) from None
+    own = "".join(traceback.format_exception(error.with_traceback(_user_frames(error.__traceback__)))).rstrip()
+    refuse(f"Relier could not import the actor module {name!r}{source}.\n{own}", IMPORT_FAILED)
 
 
 def _user_frames(frames: TracebackType | None) -> TracebackType | None:

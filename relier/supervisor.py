@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from relier.boot import IMPORT_FAILED, REFUSED
+from relier.ending import end_with_parent
 from relier.logging import get_logger
-from relier.parent import end_with_parent
 
 log = get_logger(__name__)
 
@@ -23,8 +23,8 @@ log = get_logger(__name__)
 HOPELESS = (REFUSED, IMPORT_FAILED)
 #: A worker that lived this long (s) was up: its death says nothing about its start.
 UP_AFTER = 10.0
-#: Pause (s) before the second restart in a row; it doubles up to the longest. The first restart is immediate.
-FIRST_PAUSE = 0.5
+#: Pause (s) after the second quick death in a row; it doubles up to the longest. The first restart is immediate.
+FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 #: In a fleet that was up, every process is refused this often in a row before the supervisor gives up.
 REFUSALS_ALLOWED = 3
@@ -72,7 +72,8 @@ class Supervisor:
             while not self._signals:
                 self._tend()
                 if self._hopeless():
-                    log.error("Every worker refused to start; giving up.", processes=self.processes)
+                    log.error("Every worker process refused to start; giving up.", processes=self.processes)
+                    self._send(signal.SIGKILL)
                     return 1
                 wait(self._until_next_start())
             return self._stop(wait)
@@ -83,6 +84,8 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None and (code := slot.process.poll()) is not None:
                 self._ended(slot, code)
+            elif slot.process is not None and self.clock() - slot.started >= UP_AFTER:
+                slot.quick_deaths, slot.refusals, self._was_up = 0, 0, True
             if slot.process is None and self.clock() >= slot.next_start and not self._hopeless():
                 self._start(slot)
 
@@ -107,17 +110,17 @@ class Supervisor:
         pid, slot.process = slot.process.pid, None
         if code:
             _kill_remains(pid)
-        quick = self.clock() - slot.started < UP_AFTER
-        self._was_up = self._was_up or not quick or code not in HOPELESS
-        slot.quick_deaths = slot.quick_deaths + 1 if quick else 0
-        slot.refusals = slot.refusals + 1 if code in HOPELESS else 0
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (slot.quick_deaths - 2)) if slot.quick_deaths > 1 else 0.0
+        refused = code in HOPELESS
+        slot.quick_deaths = slot.quick_deaths + 1 if self.clock() - slot.started < UP_AFTER else 0
+        slot.refusals = slot.refusals + 1 if refused else 0
+        pause = _pause(slot.quick_deaths + refused)
         slot.next_start = self.clock() + pause
-        log.warning("A worker process ended; starting another.", number=slot.number, pid=pid, code=code, pause=pause)
+        what = "A worker process refused to start." if refused else "A worker process ended; starting another."
+        log.warning(what, number=slot.number, pid=pid, code=code, pause=pause)
 
     def _hopeless(self) -> bool:
         allowed = REFUSALS_ALLOWED if self._was_up else 1
-        return all(slot.process is None and slot.refusals >= allowed for slot in self._slots)
+        return all(slot.refusals >= allowed for slot in self._slots)
 
     def _until_next_start(self) -> float:
         pauses = [slot.next_start - self.clock() for slot in self._slots if slot.process is None]
@@ -147,6 +150,11 @@ class Supervisor:
                 process.wait()
             else:
                 process.send_signal(number)
+
+
+def _pause(deaths: int) -> float:
+    """Return how long (s) to wait after so many quick deaths in a row: not at all after the first."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (deaths - 2)) if deaths > 1 else 0.0
 
 
 def _kill_remains(pid: int) -> None:
