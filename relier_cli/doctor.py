@@ -79,4 +79,4 @@ def show(findings: Iterable[Finding]) -> None:
         print_text(f"{finding.name}: {' '.join(finding.message.split())}")
         if finding.fix and finding.level != "ok":
             print_text(f"         fix: {finding.fix}")
-    typer.echo(f"{counts['ok']} ok, {counts['warning']} warnings, {counts['error']} errors")
+    typer.echo(", ".join(f"{number} {level}" for level, number in counts.items()))

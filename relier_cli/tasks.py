@@ -152,16 +152,16 @@ def inspect(task_id: TaskId, as_json: AsJson = False) -> None:
 def show_task(data: dict[str, Any]) -> None:
     """Print one task."""
     exception = data["exception"]
+    hidden = ("runs", "events", "exception", "state", "args", "kwargs", "fence", "suspect")
     print_fields(
-        (name.replace("_", " "), value)
-        for name, value in data.items()
-        if name not in ("runs", "events", "exception", "state", "args", "kwargs", "fence", "suspect")
+        [
+            *((name.replace("_", " "), value) for name, value in data.items() if name not in hidden),
+            ("arguments", None if data["args"] is None else _call(data["args"], data["kwargs"])),
+            ("exception", exception and f"{exception['type']}: {exception['message']}"),
+        ]
     )
-    print_fields([("arguments", f"{data['args']!r} {data['kwargs']!r}" if data["args"] is not None else None)])
-    if exception:
-        print_fields([("exception", f"{exception['type']}: {exception['message']}")])
     if data["runs"]:
-        typer.echo(f"\n{len(data['runs'])} ended runs:")
+        typer.echo(f"\nended runs ({len(data['runs'])}):")
         names = ("worker", "started_at", "ended_at", "outcome", "detail")
         print_table(names, ([run[name] for name in names] for run in data["runs"]))
     if data["events"]:
@@ -169,6 +169,10 @@ def show_task(data: dict[str, Any]) -> None:
         for event in data["events"]:
             more = " ".join(f"{k}={v}" for k, v in event.items() if k not in ("at", "event", "task"))
             print_text(f"{event['at']}  {event['event']}  {more}".rstrip())
+
+
+def _call(args: list[Any], kwargs: dict[str, Any]) -> str:
+    return f"({', '.join([*map(repr, args), *(f'{name}={value!r}' for name, value in kwargs.items())])})"
 
 
 @app.command()
