@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -28,6 +29,10 @@ UNAVAILABLE: tuple[type[Exception], ...] = (
     redis.exceptions.ClusterDownError,
     OSError,
 )
+
+
+#: A connection that was idle for longer (s) is checked before it is used: the server may have closed it meanwhile.
+IDLE = 0.05
 
 
 def no_retries() -> Retry:
@@ -96,6 +101,7 @@ class ScriptRunner:
         return self._exchange_on(self._shared, commands)
 
     def _exchange_on(self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        self._renew_if_closed(connection)
         try:
             if len(commands) == 1:
                 connection.send_command(*commands[0])
@@ -108,6 +114,19 @@ class ScriptRunner:
             if isinstance(error, redis.ConnectionError) and self.on_lost is not None:
                 self.on_lost()
             raise
+
+    @staticmethod
+    def _renew_if_closed(connection: AbstractConnection) -> None:
+        """Let an idle connection that was closed by the server connect again: nothing was sent, so nothing is unsure."""
+        now, used = time.monotonic(), connection.__dict__.get("relier_used", 0.0)
+        connection.__dict__["relier_used"] = now
+        if used and now - used > IDLE:
+            try:
+                closed = connection.can_read(0)  # Nobody waits for a reply, so anything but silence is its end.
+            except (redis.ConnectionError, OSError):
+                closed = True
+            if closed:
+                connection.disconnect()
 
     @staticmethod
     def _read(connection: AbstractConnection) -> Any:
