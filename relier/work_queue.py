@@ -16,7 +16,7 @@ class RecoveryFirst(PriorityQueue[Any]):
     """Takes what came through a delay lane first among equal priorities.
 
     The store publishes to that lane what has waited once already: orphans, retries, delays that are due. In Dramatiq's
-    own queue it would stand behind whatever the busy survivor of a crash had prefetched: as many tasks again as it runs.
+    own queue it would stand behind whatever the busy survivor of a crash prefetched: as many tasks as it runs.
     """
 
     def _put(self, item: Any) -> None:
