@@ -1,0 +1,136 @@
+"""A look at all that the store keeps in a few shards, in one round trip, for tests to judge."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from relier.store import Store
+from relier.store.scripts import Script
+
+_LOOK = """
+local records = {}
+for _, id in ipairs(redis.call('HKEYS', REC)) do
+  local rec = load(id)
+  records[#records + 1] = { id, rec[STATE], int(rec[FENCE]), rec[OWNER], rec[STICKY] and 1 or 0,
+    rec[SUSPECT] and 1 or 0, rec[ATTEMPT], rec[CRASHES], rec[OUTCOME], redis.call('HGET', REC, id) }
+end
+local owned = {}
+for i = 2, #ARGV do owned[i - 1] = redis.call('ZRANGE', OWN_PREFIX .. ARGV[i], 0, -1) end
+return { records, redis.call('ZRANGE', DUE, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', DLQ, 0, -1),
+  redis.call('ZRANGE', DEAD, 0, -1), redis.call('HGETALL', META), owned }
+"""
+
+
+def _script() -> Script:
+    includes = files("relier.store") / "lua" / "include"
+    source = "".join((includes / f"{name}.lua").read_text("utf-8") for name in ("clock", "record")) + _LOOK
+    return Script("look", source, hashlib.sha1(source.encode()).hexdigest())
+
+
+_SCRIPT = _script()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One record as it is kept; `packed` tells whether anything changed in it."""
+
+    state: str
+    fence: int
+    owner: str
+    sticky: bool
+    suspect: bool
+    attempt: int
+    crashes: int
+    outcome: str
+    packed: bytes
+
+
+@dataclass(slots=True)
+class Look:
+    """Everything in some shards at one moment. `owned` and `dead` are by shard."""
+
+    records: dict[str, Seen] = field(default_factory=dict)
+    due: dict[str, int] = field(default_factory=dict)
+    letters: set[str] = field(default_factory=set)
+    dead: dict[int, set[str]] = field(default_factory=dict)
+    floors: dict[int, int] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    owned: dict[tuple[int, str], set[str]] = field(default_factory=dict)
+
+
+def look(store: Store, shards: Iterable[int], workers: Iterable[str]) -> Look:
+    """Look at some shards, and at what these workers own there."""
+    shards, workers = list(shards), list(workers)
+    replies = store.runner.run_many([(_SCRIPT, store.keys.shard(s, ""), ("", *workers)) for s in shards])
+    seen = Look()
+    for shard, reply in zip(shards, replies, strict=True):
+        _add(seen, shard, workers, reply)
+    return seen
+
+
+def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
+    records, due, letters, dead, meta, owned = reply
+    for task_id, state, fence, owner, sticky, suspect, attempt, crashes, outcome, packed in records:
+        seen.records[task_id.decode()] = Seen(
+            state.decode(),
+            int(fence),
+            owner.decode(),
+            bool(sticky),
+            bool(suspect),
+            attempt,
+            crashes,
+            outcome.decode(),
+            packed,
+        )
+    seen.due.update((task_id.decode(), int(float(at))) for task_id, at in zip(due[::2], due[1::2], strict=True))
+    seen.letters |= {task_id.decode() for task_id in letters}
+    seen.dead[shard] = {worker.decode() for worker in dead}
+    seen.owned.update(((shard, w), {t.decode() for t in ids}) for w, ids in zip(workers, owned, strict=True) if ids)
+    for name, value in zip(meta[::2], meta[1::2], strict=True):
+        if name == b"floor":
+            seen.floors[shard] = int(value)
+        else:
+            seen.counters[name.decode()] = seen.counters.get(name.decode(), 0) + int(value)
+
+
+def inconsistencies(seen: Look) -> list[str]:
+    """Name what does not fit together between records, indexes and counters."""
+    found = []
+    for task_id, record in seen.records.items():
+        owning = record.state in "rh" and record.owner != ""
+        holders = {worker for (_, worker), ids in seen.owned.items() if task_id in ids}
+        if holders != ({record.owner} if owning else set()):
+            found.append(f"{task_id} is in the own sets of {holders}, its record says {record}")
+        if (record.owner == "") != (record.state in "sed" or (record.state == "h" and task_id in seen.due)):
+            found.append(f"{task_id} has the wrong owner: {record}")
+        if (task_id in seen.due) != (record.state in "se" or (record.state == "h" and not record.owner)):
+            found.append(f"{task_id} is {'' if task_id in seen.due else 'not '}due: {record}")
+        if (task_id in seen.letters) != (record.state == "d" or (record.state == "h" and record.outcome == "dead")):
+            found.append(f"{task_id} is {'' if task_id in seen.letters else 'not '}in the DLQ: {record}")
+        if record.state in "rs" and record.outcome:
+            found.append(f"{task_id} has not ended, but has an outcome: {record}")
+    for what, ids in (
+        ("due", set(seen.due)),
+        ("a dead letter", seen.letters),
+        ("owned", set().union(*seen.owned.values())),
+    ):
+        found += [f"{task_id} is {what} without a record" for task_id in ids - seen.records.keys()]
+    return found + _miscounted(seen)
+
+
+def _miscounted(seen: Look) -> list[str]:
+    """Everything accepted has exactly one end, or is still to get one."""
+    count = seen.counters.get
+    letters = count("dead", 0) - count("dlq_left", 0)
+    unended = sum(record.state in "sr" for record in seen.records.values())
+    ended = count("completed", 0) + count("discarded", 0) + letters
+    found = []
+    if count("accepted", 0) != ended + unended:
+        found.append(f"accepted is not ended + un-ended ({unended}): {seen.counters}")
+    if letters != len(seen.letters):
+        found.append(f"{len(seen.letters)} dead letters, counted {letters}")
+    return found
