@@ -3,7 +3,7 @@
 --
 -- ARGV  1 now or ''   2 the dead worker   3 'crash', or 'left' for a worker that stopped in order   4 '1' if a suspect ran in it
 --       5 how many tasks at most
--- Reply {tasks put back, dead-lettered, still owned}
+-- Reply {tasks put back, dead-lettered, still owned (without records of a newer format, which stay as they are)}
 --
 -- Accepts any worker at any time; repeated, it goes on where it stopped. A crash before it: the obligation stays and is resumed.
 -- A crash after it: claim refuses the dead worker here and takes over what it still owns.
@@ -32,10 +32,10 @@ local function put_back_run(id, rec)
   return 0
 end
 
-local back, dead = 0, 0
+local back, dead, left_alone = 0, 0, 0
 for _, id in ipairs(redis.call('ZRANGE', owned, 0, limit - 1)) do
-  redis.call('ZREM', owned, id)
-  local rec = load(id)
+  local rec, newer = load(id)
+  if newer then left_alone = left_alone + 1 else redis.call('ZREM', owned, id) end
   if rec and rec[OWNER] == worker then
     if rec[STATE] == 'r' then
       dead = dead + put_back_run(id, rec)
@@ -48,4 +48,4 @@ for _, id in ipairs(redis.call('ZRANGE', owned, 0, limit - 1)) do
     back = back + 1
   end
 end
-return { back - dead, dead, redis.call('ZCARD', owned) }
+return { back - dead, dead, redis.call('ZCARD', owned) - left_alone }

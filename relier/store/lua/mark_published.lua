@@ -21,7 +21,7 @@ for i = 4, #ARGV, 3 do
       count('published')
       set_due(id, now + grace)
     else
-      rec[REASON] = held
+      if rec[STATE] == 's' then rec[REASON] = held end -- an ended task keeps the reason of its end
       set_due(id, now + math.min(first, 5000000))
     end
     save(id, rec)

@@ -11,13 +11,16 @@
 -- include record
 local now = now_us()
 local worker, snapshot = ARGV[2], tonumber(ARGV[3])
-if buried(worker) then return { {}, {}, {} } end
+-- A clock that was set back since the snapshot tells nothing about which grant was first.
+if buried(worker) or now < snapshot then return { {}, {}, {} } end
 local here, released, gone, missing = {}, {}, {}, {}
 for i = 4, #ARGV, 2 do
   local id, fence = ARGV[i], tonumber(ARGV[i + 1])
   here[id] = true
-  local rec = load(id)
-  if fence > 0 and (not rec or rec[FENCE] < fence) then
+  local rec, newer = load(id)
+  if newer then
+    -- Whoever wrote it decides.
+  elseif fence > 0 and (not rec or rec[FENCE] < fence) then
     missing[#missing + 1] = id
   elseif fence > 0 and rec[FENCE] > fence then
     gone[#gone + 1] = id
@@ -25,8 +28,10 @@ for i = 4, #ARGV, 2 do
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', OWN, '-inf', '(' .. int(snapshot), 'LIMIT', 0, 100)) do
   if not here[id] then
-    local rec = load(id)
-    if not rec or rec[OWNER] ~= worker then
+    local rec, newer = load(id)
+    if newer then
+      -- Left alone, and found again by whoever can read it.
+    elseif not rec or rec[OWNER] ~= worker then
       redis.call('ZREM', OWN, id)
     elseif rec[STATE] == 'r' then
       remember_run(rec, worker, now, 'released')
