@@ -15,6 +15,8 @@ from relier_cli.demo.environment import Surroundings, command
 
 #: Threads of a worker.
 THREADS = 4
+#: How long (ms) Dramatiq's main process waits for a child that was killed while it booted; its default is 30 s.
+BOOT_PATIENCE_MS = "1000"
 #: A place whose workers end by themselves this often, without having run anything, is given up.
 MAX_FAILED_STARTS = 3
 #: Longest wait (s) for processes that were asked to end, and for those that were killed.
@@ -61,7 +63,9 @@ class Worker(Process):
         self.effects: WorkerEffects = effects.watch(surroundings.folder / f"effects-{number}.jsonl")
         self.killed_at: float | None = None
         super().__init__(
-            command("dramatiq", "-p", "1", "-t", str(THREADS), "relier.workers"),
+            command(
+                "dramatiq", "-p", "1", "-t", str(THREADS), "--worker-fork-timeout", BOOT_PATIENCE_MS, "relier.workers"
+            ),
             surroundings.environment(self.effects.path),
             surroundings.folder,
             surroundings.folder / f"worker-{place}.log",
