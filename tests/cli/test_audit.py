@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import threading
+
+from relier.brokers import default_broker
+from relier.settings import Settings
+from relier.store import Store
+from relier_cli.audit import take_account
+from tests.cli.conftest import CommandLine, Tasks
+
+
+def fill(tasks: Tasks) -> None:
+    """One task or more in every state."""
+    for _ in range(5):
+        tasks.completed()
+    for _ in range(3):
+        tasks.dead()
+    tasks.discarded()
+    tasks.scheduled()
+    tasks.running()
+    released = tasks.dead()
+    tasks.store.tasks.hold(released.task_id, "release", "test")
+    cancelled = tasks.dead()
+    tasks.store.tasks.hold(cancelled.task_id, "cancel", "test")
+
+
+def test_an_account_that_adds_up(rl: CommandLine, tasks: Tasks) -> None:
+    fill(tasks)
+    done = rl("audit", "--json")
+
+    account = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert account["ok"]
+    names = (
+        "accepted",
+        "completed",
+        "dead_letters",
+        "discarded",
+        "waiting",
+        "running",
+        "difference",
+        "in_motion",
+        "dlq",
+    )
+    assert {name: account[name] for name in names} == {
+        "accepted": 13,
+        "completed": 5,
+        "dead_letters": 3,
+        "discarded": 2,
+        "waiting": 2,
+        "running": 1,
+        "difference": 0,
+        "in_motion": 0,
+        "dlq": 3,
+    }
+    assert account["discarded_by_reason"] == {"skipped": 1, "cancelled": 1}
+    assert account["counters"]["failed"] == 5
+    assert account["queue_depths"]["default"] == 0
+
+
+def test_tasks_in_motion_are_no_error(store: Store, settings: Settings, tasks: Tasks) -> None:
+    over = threading.Event()
+
+    def move() -> None:
+        while not over.is_set():
+            fill(tasks)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        accounts = [take_account(store, default_broker(settings), settings) for _ in range(20)]
+    finally:
+        over.set()
+        mover.join()
+    assert [(account.wrong_shards, account.stranded) for account in accounts] == [([], [])] * 20
+    assert accounts[-1].counters["accepted"] > accounts[0].counters["accepted"]
+
+
+def test_an_empty_store_adds_up(rl: CommandLine) -> None:
+    done = rl("audit")
+    assert done.returncode == 0
+    assert done.stdout.endswith("Every accepted task is accounted for.\n")
+
+
+def test_a_lost_record_is_found(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    fill(tasks)
+    lost = tasks.scheduled()
+    store.client.hdel(store.keys.shard(lost.shard, "")[0], lost.task_id)
+
+    done = rl("audit", "--json")
+
+    account = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert (account["ok"], account["difference"], account["wrong_shards"]) == (False, 1, [lost.shard])
+
+
+def test_a_lost_dead_letter_is_found(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    letter = tasks.dead()
+    store.client.zrem(store.keys.shard(letter.shard, "")[5], letter.task_id)
+
+    account = rl.json("audit")
+    assert account["wrong_shards"] == [letter.shard]
+    assert account["stranded"] == [letter.task_id]
+
+
+def test_a_task_that_nothing_will_move_on_is_found(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    waiting, (running, _) = tasks.scheduled(), tasks.running()
+    store.client.zrem(store.keys.shard(waiting.shard, "")[1], waiting.task_id)
+    store.client.zrem(store.keys.shard(running.shard, Tasks.worker)[6], running.task_id)
+
+    done = rl("audit")
+    assert done.returncode == 1
+    for task in (waiting, running):
+        assert f"WRONG: nothing will move task {task.task_id} on" in done.stdout
+    assert "The account does not add up." in done.stdout

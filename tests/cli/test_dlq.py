@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from relier.store import Store
+from tests.cli.conftest import CommandLine, Tasks
+
+
+def test_dead_letters_are_listed_newest_first(rl: CommandLine, tasks: Tasks) -> None:
+    made = [tasks.dead(reason=reason).task_id for reason in ("ValueError", "KeyError", "TypeError")]
+    listing = rl.json("dlq", "list", "--limit", "2")
+
+    assert listing["total"] == 3
+    assert [letter["id"] for letter in listing["dead_letters"]] == [made[2], made[1]]
+    assert [letter["reason"] for letter in listing["dead_letters"]] == ["TypeError", "KeyError"]
+    assert listing["dead_letters"][0]["message"] == "ValueError: no such thing"
+    assert "2 of 3 dead letters" in rl("dlq", "list", "--limit", "2").stdout
+
+
+def test_a_dead_letter_tells_why_and_the_likely_fix(rl: CommandLine, tasks: Tasks) -> None:
+    try:
+        raise ValueError("no such thing")
+    except ValueError as error:
+        letter = tasks.dead("seven", error=error)
+
+    data = rl.json("dlq", "inspect", letter.task_id)
+
+    assert (data["reason"], data["attempts"], data["resurrection_count"]) == ("ValueError", 1, 0)
+    assert (data["actor"], data["queue"], data["args"]) == ("work", "default", ["seven"])
+    assert (data["exception"]["type"], data["exception"]["message"]) == ("ValueError", "no such thing")
+    assert "in test_a_dead_letter_tells_why" in data["exception"]["traceback"]
+    assert [(run["worker"], run["outcome"]) for run in data["runs"]] == [("w1", "failed")]
+    assert data["dead_lettered_at"]
+    text = rl("dlq", "inspect", letter.task_id).stdout
+    assert "exception:           ValueError: no such thing" in text
+    assert "Traceback (most recent call last):" in text
+    assert "likely fix: Look at the traceback" in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ("PayloadIntegrityError", "Never retry it blindly."),
+        ("SchemaMigrationError", "Fix the migration, deploy it, and release"),
+        ("HardTimeoutError", "profile the actor, or raise its limit"),
+        ("TimeLimitExceeded", "profile the actor, or raise its limit"),
+        ("max_resurrections_exceeded", "look at the arguments"),
+        ("ActorNotFound", "deploy one that does"),
+    ],
+)
+def test_each_reason_has_its_likely_fix(rl: CommandLine, tasks: Tasks, reason: str, fix: str) -> None:
+    assert fix in rl.json("dlq", "inspect", tasks.dead(reason=reason).task_id)["likely_fix"]
+
+
+def test_a_task_that_is_no_dead_letter_is_refused(rl: CommandLine, tasks: Tasks) -> None:
+    running, _ = tasks.running()
+    done = rl("dlq", "inspect", running.task_id)
+    assert done.returncode == 1
+    assert done.stderr == f"Task '{running.task_id}' is no dead letter: it is running.\n"
+
+
+def test_a_released_dead_letter_waits_to_run_again(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    letter = tasks.dead()
+    assert rl.json("dlq", "release", letter.task_id) == [{"id": letter.task_id, "outcome": "released"}]
+
+    record = store.record(letter.task_id)
+    assert record is not None
+    assert (record.state, record.attempt) == ("s", 0)
+    assert record.runs[-1].worker.startswith("rl:")
+    assert rl.json("dlq", "list")["total"] == 0
+
+
+def test_what_cannot_be_released_says_why(rl: CommandLine, tasks: Tasks) -> None:
+    letter, (running, _) = tasks.dead(), tasks.running()
+    done = rl("dlq", "release", letter.task_id, running.task_id, "nobody")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        f"{letter.task_id}: released",
+        f"{running.task_id}: no dead letter, it is running",
+        "nobody: unknown",
+    ]

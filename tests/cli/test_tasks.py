@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from relier.store import Sending, Store, shard_of
+from tests.cli.conftest import CommandLine, Tasks
+
+
+def test_tasks_are_listed_by_state(rl: CommandLine, tasks: Tasks) -> None:
+    made = {
+        "running": tasks.running()[0].task_id,
+        "completed": tasks.completed().task_id,
+        "dead": tasks.dead().task_id,
+        "discarded": tasks.discarded().task_id,
+        "scheduled": tasks.scheduled().task_id,
+        "due": tasks.scheduled(0.0).task_id,
+    }
+    for state, task_id in made.items():
+        listing = rl.json("tasks", "list", "--state", state)
+        assert [(task["id"], task["status"]) for task in listing["tasks"]] == [(task_id, state)]
+        assert listing["counts"] == {**dict.fromkeys(made, 1), "queued": 0}
+
+
+def published(store: Store, held: str = "") -> None:
+    _, due = store.tasks.due(range(64), 10)
+    store.tasks.mark_published([(record, held) for record in due], 30.0, 60.0)
+
+
+def test_a_published_task_is_queued(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    waiting = tasks.scheduled(0.0)
+    published(store)
+    (task,) = rl.json("tasks", "list", "--state", "queued")["tasks"]
+    assert (task["id"], task["published"]) == (waiting.task_id, 1)
+
+
+def test_a_held_task_says_why(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    waiting = tasks.scheduled(0.0, queue="reports")
+    published(store, "no consumer")
+
+    (task,) = rl.json("tasks", "list", "--state", "due")["tasks"]
+    assert (task["id"], task["queue"], task["reason"]) == (waiting.task_id, "reports", "no consumer")
+    assert "no consumer" in rl("tasks", "list").stdout
+
+
+def test_the_limit_keeps_the_newest(rl: CommandLine, tasks: Tasks) -> None:
+    made = [tasks.completed().task_id for _ in range(5)]
+    listing = rl.json("tasks", "list", "--limit", "2")
+    assert [task["id"] for task in listing["tasks"]] == [made[4], made[3]]
+    assert listing["counts"]["completed"] == 5
+
+
+def test_tables_are_plain_and_aligned_without_a_terminal(rl: CommandLine, tasks: Tasks) -> None:
+    tasks.running()
+    header, line, counts, broker = rl("tasks", "list").stdout.splitlines()
+    assert header.index("STATUS") == line.index("running")
+    assert header.index("WORKER") == line.index("w1")
+    assert counts.startswith("1 shown; all: scheduled 0, due 0, queued 0, running 1")
+    assert broker == "messages in the broker: none"
+    assert "\x1b" not in header + line
+
+
+def test_a_task_is_told_with_arguments_runs_and_events(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    sending, _ = tasks.running("seven", 7)
+    store.fleet.declare_dead(Tasks.worker)
+    store.tasks.bury(Tasks.worker, [sending.shard], "crash", False)
+
+    data = rl.json("tasks", "inspect", sending.task_id)
+
+    assert (data["status"], data["resurrection_count"], data["worker"]) == ("due", 1, None)
+    assert (data["args"], data["kwargs"]) == (["seven", 7], {"deep": True})
+    assert [(run["worker"], run["outcome"]) for run in data["runs"]] == [("w1", "crashed")]
+    assert [event["event"] for event in data["events"]] == ["crashed"]
+    assert data["created_at"].endswith("Z")
+
+    text = rl("tasks", "inspect", sending.task_id).stdout
+    assert "arguments:           ('seven', 7, deep=True)" in text
+    assert "ended runs (1):" in text
+
+
+def test_bytes_that_cannot_be_decoded_are_shown_raw(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    raw = Sending("odd", shard_of("odd"), "default", "", b"\xff\x00")
+    store.tasks.dead_letter(raw, "PayloadIntegrityError", b"")
+    data = rl.json("tasks", "inspect", "odd")
+    assert (data["args"], data["raw_base64"]) == (None, "/wA=")
+
+
+@pytest.mark.parametrize("command", [["tasks", "inspect"], ["tasks", "cancel"], ["dlq", "inspect"]])
+def test_an_unknown_task_is_one_line(rl: CommandLine, command: list[str]) -> None:
+    done = rl(*command, "nobody")
+    assert done.returncode == 1
+    assert done.stderr.startswith("There is no record of task 'nobody'")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_waiting_task_is_cancelled(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    waiting = tasks.scheduled()
+    assert rl.json("tasks", "cancel", waiting.task_id) == {"id": waiting.task_id, "outcome": "cancelled"}
+    assert store.status(waiting.task_id) == "discarded"
+    assert rl("tasks", "cancel", waiting.task_id).returncode == 1  # it has ended
+
+
+def test_the_owner_of_a_running_task_is_asked_to_cancel_it(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    sending, _ = tasks.running()
+    assert rl("tasks", "cancel", sending.task_id).stdout == f"{sending.task_id}: running\n"  # nobody listens
+
+    with store.client.pubsub() as listener:
+        listener.subscribe(store.keys.control(Tasks.worker))
+        listener.get_message(timeout=5)
+        done = rl("tasks", "cancel", sending.task_id)
+        heard = listener.get_message(timeout=5)
+
+    assert (done.returncode, done.stdout) == (0, f"{sending.task_id}: asked\n")
+    assert heard is not None
+    assert json.loads(heard["data"]) == {"v": 1, "type": "cancel", "task": sending.task_id}
