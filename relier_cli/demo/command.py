@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import random
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from relier_cli.demo.display import Display
-    from relier_cli.demo.effects import Effects
+from relier_cli.demo.interruption import Interrupted, Interruption
+from relier_cli.demo.options import Options
 
 #: Fewer files are too few for a worker to be killed while it runs some.
 FEWEST_FILES = 20
@@ -32,34 +29,33 @@ def demo(
     SIGKILL. The sum of the results is compared with one computed directly. Exit code 0: all agree; 1: they do not;
     130: interrupted. Uses a private embedded server, or a namespace of its own at RELIER_REDIS_URL.
     """
-    from rich.console import Console
-
-    from relier_cli.demo.effects import Effects
-    from relier_cli.demo.interruption import Interrupted, Interruption
-    from relier_cli.demo.report import Report
-    from relier_cli.demo.run import Demo, Options
-
-    began = time.monotonic()
     seed = random.randrange(1_000_000) if seed is None else seed
-    console = Console(stderr=as_json, highlight=False)
-    interruption, effects = Interruption(), Effects()
+    interruption = Interruption()
     with interruption.noted():
         try:
-            display = _display(console, effects, plain or as_json)
-            run = Demo(Options(limit, kills, seed), display, effects, interruption)
-            account = run.run()
+            agrees = _run(interruption, Options(limit, kills, seed), plain, as_json)
         except Interrupted:
             typer.echo("Interrupted: every process of the demo has ended.", err=True)
             raise typer.Exit(130) from None
-    report = Report(account, run, seed, time.monotonic() - began)
+    raise typer.Exit(0 if agrees else 1)
+
+
+def _run(interruption: Interruption, options: Options, plain: bool, as_json: bool) -> bool:
+    from rich.console import Console
+
+    from relier_cli.demo.display import Display, LiveDisplay
+    from relier_cli.demo.effects import Effects
+    from relier_cli.demo.report import Report
+    from relier_cli.demo.run import Demo
+
+    began = time.monotonic()
+    console, effects = Console(stderr=as_json, highlight=False), Effects()
+    kind = LiveDisplay if console.is_terminal and not (plain or as_json) else Display
+    run = Demo(options, kind(console, effects), effects, interruption)
+    account = run.run()
+    report = Report(account, run, options.seed, time.monotonic() - began)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
         report.show(console)
-    raise typer.Exit(0 if account.agrees else 1)
-
-
-def _display(console: Console, effects: Effects, plain: bool) -> Display:
-    from relier_cli.demo.display import Display, LiveDisplay
-
-    return (Display if plain or not console.is_terminal else LiveDisplay)(console, effects)
+    return account.agrees

@@ -19,9 +19,10 @@ THREADS = 4
 BOOT_PATIENCE_MS = "1000"
 #: A place whose workers end by themselves this often, without having run anything, is given up.
 MAX_FAILED_STARTS = 3
-#: Longest wait (s) for processes that were asked to end, and for those that were killed.
+#: Longest wait (s) for processes that were asked to end.
 STOP_PATIENCE = 10.0
-KILL_PATIENCE = 1.5
+#: How long (s) a main process of Dramatiq may take to notice that its child was killed, and wait for it.
+KILL_PATIENCE = 0.3
 
 
 class Process:

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from dramatiq import Message
@@ -27,6 +26,7 @@ from relier_cli.demo.files import FileFacts, library_files, library_folder
 from relier_cli.demo.fleet import STOP_PATIENCE, THREADS, Fleet
 from relier_cli.demo.interruption import Interruption
 from relier_cli.demo.killing import Killer, plans
+from relier_cli.demo.options import Options
 
 #: Worker processes.
 WORKERS = 2
@@ -36,15 +36,6 @@ LOOK_EVERY = 0.01
 LEAST_WORK, LEAST_WORK_PER_KILL = 1.0, 1.8
 #: A demo in which nothing happens for this long (s) is over.
 STUCK_AFTER = 30.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user may choose."""
-
-    limit: int | None  #: measure so many files only
-    kills: int
-    seed: int  #: chooses the moments of the kills
 
 
 class Demo:
