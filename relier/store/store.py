@@ -129,7 +129,7 @@ class Store:
         events = [
             {key.decode(): value.decode("utf-8", "replace") for key, value in fields.items()}
             for page in pipe.execute()
-            for _, fields in page
+            for _, fields in reversed(page)
         ]
         return sorted(events, key=lambda event: int(event["at"]))[-limit:]
 
