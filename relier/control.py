@@ -47,6 +47,8 @@ class ControlChannel(threading.Thread):
         self._connection: Any = None
         #: Grows with each interruption: two equal values mean "not interrupted in between".
         self.session = 0
+        #: The identity that is subscribed now.
+        self.subscribed_as = ""
         #: Set while subscribed.
         self.subscribed = threading.Event()
         _channels.add(self)
@@ -61,6 +63,7 @@ class ControlChannel(threading.Thread):
                 logger.exception("Control channel failed.")
             self.session += 1
             self.subscribed.clear()
+            self.subscribed_as = ""
             self._close()
             # Reconnect at once: others watch this subscription. Only a server that is away is given a pause.
             self._stopped.wait(0.0 if self._answers() else 0.1)
@@ -90,6 +93,7 @@ class ControlChannel(threading.Thread):
         self._connection = connection
         connection.send_command("SUBSCRIBE", self._store.keys.control(identity))
         connection.read_response()
+        self.subscribed_as = identity
         self.subscribed.set()
         return connection
 

@@ -34,6 +34,8 @@ BEAT_INTERVAL = 1.0
 SETTLE_INTERVAL = 0.2
 #: How often (s) the store's view of this process is compared with its own.
 RECONCILE_INTERVAL = 10.0
+#: How long (s) a starting worker waits for its subscription; without one its beat alone shows that it lives.
+SUBSCRIPTION_WAIT = 2.0
 #: Longest pause (s) between two tries while the store is away.
 PATIENCE_STEP = 0.5
 
@@ -74,12 +76,15 @@ class WorkerProcess:
     # -- coming and going ---------------------------------------------------------------------------------------
 
     def start(self, queues: tuple[str, ...], threads: int) -> None:
-        """Join the fleet: register, subscribe, beat. Waits for the store."""
+        """Join the fleet: subscribe, register, beat. Waits for the store.
+
+        The subscription comes first, so that an observer who sees this worker appear may take its absence for death.
+        """
         self._queues, self._threads = queues, threads
+        self.control.start()
+        self.control.subscribed.wait(timeout=SUBSCRIPTION_WAIT)
         self.patiently(self._register)
         self._beats.start()
-        self.control.start()
-        self.control.subscribed.wait(timeout=5)
 
     def stop(self) -> None:
         """Leave the fleet in order; what could not be closed is handed over by the next sweep."""
@@ -107,6 +112,7 @@ class WorkerProcess:
             "broker_id": getattr(self.broker, "broker_id", None),
             "version": __version__,
             "started_at": self._started_at,
+            "subscribed": self.control.subscribed_as == self.identity,
         }
 
     def _register(self) -> None:

@@ -33,7 +33,9 @@ REFUSALS_ALLOWED = 3
 def worker_command(flags: Sequence[str]) -> list[str]:
     """Return the command line of one worker process, with Dramatiq's own flags."""
     named = bool(flags) and flags[0].partition(":")[0] == "relier.workers"
-    return [sys.executable, "-m", "dramatiq", "-p", "1", *([] if named else ["relier.workers"]), *flags]
+    # A worker killed while it boots is noticed only after this time; there is no fork to be held back for.
+    quick = [] if any(flag.startswith("--worker-fork-timeout") for flag in flags) else ["--worker-fork-timeout", "1000"]
+    return [sys.executable, "-m", "dramatiq", "-p", "1", *quick, *([] if named else ["relier.workers"]), *flags]
 
 
 @dataclass

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+import redis
 from dramatiq import Message
 from dramatiq.errors import DecodeError
 
@@ -90,7 +91,10 @@ class Sweeper:
         seen = self.store.fleet.observe()
         declared = [worker for worker in self.watch.observe(seen.beats) if self._declare(worker)]
         for worker in {*seen.obligations, *declared}:
-            self._fulfil(worker)
+            try:
+                self._fulfil(worker)
+            except redis.ResponseError:  # One worker's trouble must not keep the others' tasks waiting.
+                logger.exception("A worker could not be buried; the next sweep tries again.", extra={"worker": worker})
         if set(seen.beats) != self._fleet or time.monotonic() - self._fleet_read > FLEET_REFRESH:
             self._read_fleet()
         if time.monotonic() - self._strays_read > STRAYS_INTERVAL:

@@ -49,6 +49,7 @@ class Watch:
         self._gap = max(LARGEST_GAP, 4 * cadence)
         self._workers: dict[str, _Worker] = {}
         self._last = 0.0
+        self._last_session = -1
 
     def observe(self, beats: dict[str, int]) -> list[str]:
         """Look once; returns the workers that are dead. Confirms an absence by a second look after a moment."""
@@ -76,13 +77,17 @@ class Watch:
 
     def _note_beats(self, beats: dict[str, int], now: float) -> None:
         interrupted = now - self._last > self._gap
-        self._last = now
+        session = self._control.session
+        watching = session == self._last_session and not interrupted
+        self._last, self._last_session = now, session
         for worker in [worker for worker in self._workers if worker not in beats]:
             del self._workers[worker]
         for worker, beat in beats.items():
             known = self._workers.get(worker)
             if known is None:
-                self._workers[worker] = _Worker(beat, now)
+                # One that appeared under our eyes and was subscribed then counts as seen.
+                appeared = watching and self._store.fleet.subscribed(worker)
+                self._workers[worker] = _Worker(beat, now, seen_in=session if appeared else -1)
             elif known.beat != beat or interrupted:
                 known.beat, known.beat_since, known.looks = beat, now, 0
             else:

@@ -25,7 +25,7 @@ from relier.settings import Settings, get_settings
 from relier.store import Sending, Store, get_store, shard_of
 from relier.store.client import connect
 from relier.store.connection import ScriptRunner
-from relier.store.scripts import script
+from relier.store.scripts import load_all, script
 
 #: How long (s) a dead broker id is refused: longer than any zombie sleeps.
 GONE_KEPT = 86_400
@@ -61,6 +61,7 @@ class RelierRedisBroker(RedisBroker):
         super().__init__(  # type: ignore[no-untyped-call]
             middleware=middleware, namespace=namespace, client=_Unconnected()
         )
+        load_all("relier.brokers")
         self._held: dict[str, set[str]] = {}
         self._acks: dict[str, dict[str, Any]] = {}
         self._held_lock = threading.Lock()

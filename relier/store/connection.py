@@ -122,7 +122,7 @@ class ScriptRunner:
         connection.__dict__["relier_used"] = now
         if used and now - used > IDLE:
             try:
-                closed = connection.can_read(0)  # Nobody waits for a reply, so anything but silence is its end.
+                closed = connection.can_read(0)  # Nobody waits for a reply: whatever is there is its end.
             except (redis.ConnectionError, OSError):
                 closed = True
             if closed:

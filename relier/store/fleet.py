@@ -83,6 +83,11 @@ class Fleet:
         pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
         return {worker.decode(): json.loads(told) for worker, told in pairs}
 
+    def subscribed(self, worker: str) -> bool:
+        """Whether a worker was subscribed to its control channel when it registered."""
+        told = self._runner.command("HGET", self._keys.fleet[0], worker)
+        return bool(told and json.loads(told).get("subscribed"))
+
     def obligation(self, worker: str) -> dict[str, Any] | None:
         """Return what is owed to a dead worker: how it parted, when, and what it told."""
         raw = self._runner.command("HGET", self._keys.fleet[3], worker)

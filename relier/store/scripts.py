@@ -30,3 +30,10 @@ def script(name: str, package: str = "relier.store") -> Script:
 
     source = _INCLUDE.sub(join, (folder / f"{name}.lua").read_text("utf-8"))
     return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
+
+
+def load_all(package: str) -> None:
+    """Read every script of a package now: an upgrade of the files must not mix versions in a running process."""
+    for file in (files(package) / "lua").iterdir():
+        if file.name.endswith(".lua"):
+            script(file.name.removesuffix(".lua"), package)

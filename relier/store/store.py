@@ -15,7 +15,7 @@ from relier.store.durability import Durability
 from relier.store.fleet import Fleet
 from relier.store.keys import SHARDS, Keys, shard_of
 from relier.store.records import Record, parse_record
-from relier.store.scripts import script
+from relier.store.scripts import load_all, script
 from relier.store.tasks import Tasks
 
 
@@ -29,6 +29,7 @@ class Store:
     """
 
     def __init__(self, client: redis.Redis, namespace: str = "relier", retention: float = 3600.0) -> None:
+        load_all("relier.store")
         self.client = client
         self.keys = Keys(namespace)
         self.runner = ScriptRunner(client)
