@@ -141,6 +141,8 @@ def test_each_process_has_a_dramatiq_of_its_own() -> None:
         "dramatiq",
         "-p",
         "1",
+        "--worker-fork-timeout",
+        "1000",
         "relier.workers",
         "tasks",
         "-t",

@@ -117,7 +117,7 @@ class ScriptRunner:
 
     @staticmethod
     def _renew_if_closed(connection: AbstractConnection) -> None:
-        """Let an idle connection that was closed by the server connect again: nothing was sent, so nothing is unsure."""
+        """Let an idle connection that the server closed connect again: nothing was sent, so nothing is unsure."""
         now, used = time.monotonic(), connection.__dict__.get("relier_used", 0.0)
         connection.__dict__["relier_used"] = now
         if used and now - used > IDLE:
