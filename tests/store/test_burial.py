@@ -1,0 +1,237 @@
+"""What happens to the tasks of the dead, and of the living who do not run them."""
+
+from __future__ import annotations
+
+import pytest
+
+from relier.store import Settled, Verdict
+from relier.store.verdicts import Burial
+from tests.store.desk import NOW, SHARD, Desk
+
+# -- bury (R6) --------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_workers_runs_are_due_under_a_new_fence(desk: Desk) -> None:
+    fence = desk.run("w1")
+    desk.wait(1)
+
+    assert desk.bury("w1") == Burial(put_back=1, dead_lettered=0, left=0)
+
+    record = desk.record()
+    assert (record.state, record.crashes, record.owner, record.sticky) == ("s", 1, "", True)
+    assert record.fence > fence
+    assert [(run.worker, run.outcome) for run in record.runs] == [("w1", "crashed")]
+    assert [due.fence for due in desk.due()] == [record.fence]
+    assert (desk.count("crashes"), desk.count("resurrections")) == (1, 1)
+
+
+def test_a_worker_that_left_in_order_crashed_nothing(desk: Desk) -> None:
+    desk.run("w1")
+    desk.bury("w1", "left")
+    record = desk.record()
+    assert (record.state, record.crashes, record.runs[0].outcome) == ("s", 0, "handed over")
+    assert (desk.count("crashes"), desk.count("handed_over")) == (0, 1)
+
+
+def test_a_dead_workers_pending_hooks_are_due(desk: Desk) -> None:
+    fence = desk.run("w1")
+    desk.commit(fence, hooks=True)
+
+    desk.bury("w1")
+
+    record = desk.record()
+    assert (record.state, record.owner, record.sticky, record.crashes) == ("h", "", True, 0)
+    assert record.fence > fence
+    assert [due.state for due in desk.due()] == ["h"]
+
+
+def test_burying_again_changes_nothing(desk: Desk) -> None:
+    desk.run("w1")
+    desk.bury("w1")
+    before = desk.record()
+    assert desk.bury("w1") == Burial(0, 0, 0)
+    assert desk.record() == before
+
+
+def test_more_than_a_hundred_tasks_are_buried_in_pieces(desk: Desk) -> None:
+    for i in range(250):
+        desk.run("w1", f"t{i}")
+
+    pieces = [desk.bury("w1") for _ in range(3)]
+
+    assert [piece.put_back for piece in pieces] == [100, 100, 50]
+    assert [piece.left for piece in pieces] == [150, 50, 0]
+    assert {desk.state(f"t{i}") for i in range(250)} == {"s"}
+    assert {desk.record(f"t{i}").crashes for i in range(250)} == {1}
+
+
+def test_the_tasks_of_others_stay_with_them(desk: Desk) -> None:
+    desk.run("w1", "a")
+    desk.run("w2", "b")
+    desk.bury("w1")
+    assert (desk.state("a"), desk.state("b"), desk.record("b").owner) == ("s", "r", "w2")
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3])
+def test_a_task_runs_once_and_as_often_again_as_it_may_be_resurrected(desk: Desk, limit: int) -> None:
+    runs = 0
+    desk.run("w0", max_resurrections=limit)
+    while True:
+        runs += 1
+        worker = f"w{runs - 1}"
+        desk.bury(worker)
+        if desk.state() == "d":
+            break
+        assert desk.claim(f"w{runs}", seen=desk.published()).verdict is Verdict.GRANTED
+
+    assert runs == 1 + limit
+    record = desk.record()
+    assert (record.reason, record.crashes) == ("max_resurrections_exceeded", limit + 1)
+    assert [run.worker for run in record.runs] == [f"w{i}" for i in range(runs)]
+
+
+def test_a_released_poison_task_gets_one_run_and_is_quarantined_again(desk: Desk) -> None:
+    desk.run("w1", max_resurrections=0)
+    desk.bury("w1")
+
+    assert desk.tasks.hold("t", "release", "somebody", SHARD)[0] == "released"
+    assert desk.claim("w2", seen=desk.published()).verdict is Verdict.GRANTED
+    desk.bury("w2")
+
+    assert (desk.state(), desk.record().crashes) == ("d", 2)
+    assert desk.claim("w3", seen=desk.record().fence).verdict is Verdict.SETTLED
+
+
+# -- suspects (R9) ----------------------------------------------------------------------------------------------------
+
+
+def test_when_a_suspect_ran_only_the_suspect_is_blamed(desk: Desk) -> None:
+    desk.crash("w1", "suspect")
+    desk.crash("w2", "suspect")
+    assert desk.claim("w3", "suspect", desk.published("suspect")).suspect
+    desk.run("w3", "bystander")
+    assert desk.tasks.runs_suspect("w3", [SHARD, SHARD + 1])
+
+    desk.bury("w3", suspect_ran=True)
+
+    assert desk.record("suspect").crashes == 3
+    assert (desk.record("bystander").crashes, desk.state("bystander")) == (0, "s")
+    assert [run.outcome for run in desk.record("bystander").runs] == ["crashed"]
+
+
+def test_a_worker_without_a_suspect_runs_none(desk: Desk) -> None:
+    desk.crash("w1")
+    desk.claim("w2", seen=desk.published())
+    assert not desk.tasks.runs_suspect("w2", range(64))
+
+
+# -- reconcile (R8) ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_nobody_runs_is_put_back_without_a_crash(desk: Desk) -> None:
+    fence = desk.run("w1")
+    snapshot = desk.wait(1)
+
+    found = desk.tasks.reconcile("w1", snapshot, {SHARD: []})
+
+    assert found.released == ("t",)
+    record = desk.record()
+    assert (record.state, record.crashes, record.runs[0].outcome) == ("s", 0, "released")
+    assert record.fence > fence
+
+
+def test_a_run_in_the_snapshot_is_left_alone(desk: Desk) -> None:
+    fence = desk.run("w1")
+    snapshot = desk.wait(1)
+    for local in ([("t", fence)], [("t", 0)]):
+        found = desk.tasks.reconcile("w1", snapshot, {SHARD: local})
+        assert (found.released, found.lost, found.missing) == ((), (), ())
+    assert desk.state() == "r"
+
+
+def test_a_run_granted_at_or_after_the_snapshot_is_left_alone(desk: Desk) -> None:
+    desk.run("w1")
+    assert desk.tasks.reconcile("w1", NOW, {SHARD: []}).released == ()
+    assert desk.tasks.reconcile("w1", NOW - 1, {SHARD: []}).released == ()
+
+
+def test_a_clock_set_back_since_the_snapshot_steals_nothing(desk: Desk) -> None:
+    snapshot = desk.wait(0)
+    desk.wait(-3600)
+    desk.run("w1")
+    assert desk.tasks.reconcile("w1", snapshot, {SHARD: []}).released == ()
+
+
+def test_ended_tasks_whose_hooks_nobody_runs_are_due(desk: Desk) -> None:
+    desk.commit(desk.run("w1"), hooks=True)
+    assert desk.tasks.reconcile("w1", desk.wait(1), {SHARD: []}).released == ("t",)
+    assert desk.claim("w2", seen=desk.published()).verdict is Verdict.REPLAY
+
+
+def test_a_run_that_moved_on_is_told_as_lost(desk: Desk) -> None:
+    fence = desk.run("w1")
+    desk.claim("w2", seen=fence + 5)
+    found = desk.tasks.reconcile("w1", desk.wait(1), {SHARD: [("t", fence)]})
+    assert found.lost == ("t",)
+    assert desk.record().owner == "w2"
+
+
+def test_a_buried_workers_beat_does_nothing(desk: Desk) -> None:
+    desk.bury("w1")
+    found = desk.tasks.reconcile("w1", desk.wait(1), {SHARD: [("t", NOW)]})
+    assert (found.released, found.lost, found.missing) == ((), (), ())
+
+
+# -- adopt (R8) -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_the_store_lost_is_told_as_missing_and_adopted(desk: Desk) -> None:
+    fence = desk.run("w1")
+    desk.client.flushall()
+    assert desk.tasks.reconcile("w1", desk.wait(1), {SHARD: [("t", fence)]}).missing == ("t",)
+
+    for _ in range(2):
+        assert desk.tasks.adopt("w1", desk.sending(), fence)
+
+    record = desk.record()
+    assert (record.state, record.owner, record.fence, record.sticky) == ("r", "w1", fence, True)
+    assert record.body == b"body of t"
+    assert desk.run("w2", "another") > fence
+    assert desk.count("adopted") == 1
+
+
+def test_a_run_is_adopted_from_an_older_record(desk: Desk) -> None:
+    desk.fail(desk.run("w1"), retry=True)
+    newer = desk.record().fence + 10
+    assert desk.tasks.adopt("w2", desk.sending(), newer)
+    assert (desk.record().owner, desk.record().fence, desk.due()) == ("w2", newer, [])
+
+
+def test_a_run_adopted_from_an_older_dead_letter_can_fail_again(desk: Desk) -> None:
+    fence = desk.run("w1")
+    desk.fail(fence)
+    assert desk.tasks.adopt("w2", desk.sending(), fence + 10)
+    assert desk.store.live()["dead_letters"] == 0
+    assert desk.fail(fence + 10, "w2", retry=True) == "retry"
+    assert desk.state() == "s"
+
+
+def test_a_run_is_not_adopted_from_a_newer_record_an_ended_one_or_by_the_buried(desk: Desk) -> None:
+    fence = desk.run("w1")
+    assert not desk.tasks.adopt("w2", desk.sending(), fence)
+    assert not desk.tasks.adopt("w2", desk.sending(), fence - 1)
+    desk.commit(fence)
+    assert not desk.tasks.adopt("w2", desk.sending(), fence + 1)
+    desk.bury("w3")
+    assert not desk.tasks.adopt("w3", desk.sending("u"), fence)
+
+
+def test_an_unsettled_end_keeps_its_hooks_with_the_worker(desk: Desk) -> None:
+    """What has ended but is not yet settled is in the snapshot too."""
+    fence = desk.run("w1")
+    desk.commit(fence, hooks=True)
+    settled = Settled("t", SHARD, fence, True)
+    snapshot = desk.wait(1)
+    assert desk.tasks.reconcile("w1", snapshot, {SHARD: [(settled.task_id, settled.fence)]}).released == ()
+    desk.tasks.settle([settled])
+    assert desk.find() is None

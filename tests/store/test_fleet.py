@@ -1,0 +1,133 @@
+"""Workers as the store knows them: registration, beats, death, obligations, leases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from relier.store import Store
+from relier.store.fleet import Fleet
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> Iterator[Store]:
+    store = Store(client)
+    yield store
+    store.runner.close()
+
+
+@pytest.fixture
+def fleet(store: Store) -> Fleet:
+    return store.fleet
+
+
+def test_a_worker_is_known_by_what_it_told(fleet: Fleet) -> None:
+    assert fleet.register("w1", {"queues": ["default"]})
+    assert fleet.workers() == {"w1": {"queues": ["default"]}}
+
+
+def test_each_beat_counts_one_further_and_tells_the_servers_time(fleet: Fleet, client: redis.Redis) -> None:
+    fleet.register("w1", {})
+    before = client.time()
+    answers = [fleet.beat("w1") for _ in range(3)]
+    assert [answer for answer, _ in answers] == ["ok"] * 3
+    assert answers[0][1] >= before[0] * 1_000_000 + before[1]
+    assert fleet.observe().beats == {"w1": 3}
+
+
+def test_registering_again_keeps_the_beats(fleet: Fleet) -> None:
+    fleet.register("w1", {})
+    fleet.beat("w1")
+    fleet.register("w1", {"queues": ["other"]})
+    assert fleet.observe().beats == {"w1": 1}
+    assert fleet.workers()["w1"] == {"queues": ["other"]}
+
+
+def test_a_worker_that_the_store_lost_is_told_to_register_again(fleet: Fleet) -> None:
+    assert fleet.beat("w1")[0] == "unknown"
+    assert fleet.observe().beats == {}
+
+
+def test_a_worker_is_declared_dead_by_one_caller_and_leaves_an_obligation(fleet: Fleet) -> None:
+    fleet.register("w1", {"broker_id": "b1"})
+
+    assert [fleet.declare_dead("w1") for _ in range(2)] == [True, False]
+
+    seen = fleet.observe()
+    assert (seen.beats, seen.obligations) == ({}, ("w1",))
+    owed = fleet.obligation("w1")
+    assert owed is not None
+    assert (owed["how"], owed["told"]) == ("crash", {"broker_id": "b1"})
+
+
+def test_a_dead_identity_neither_beats_nor_registers_again(fleet: Fleet) -> None:
+    fleet.register("w1", {})
+    fleet.declare_dead("w1")
+    assert fleet.beat("w1")[0] == "gone"
+    assert not fleet.register("w1", {})
+    assert fleet.workers() == {}
+
+
+def test_an_obligation_stays_until_it_is_fulfilled(fleet: Fleet) -> None:
+    fleet.register("w1", {})
+    fleet.declare_dead("w1")
+    fleet.fulfilled("w1")
+    assert (fleet.observe().obligations, fleet.obligation("w1")) == ((), None)
+    assert fleet.beat("w1")[0] == "gone"
+
+
+@pytest.mark.parametrize("leftovers", [True, False])
+def test_a_worker_that_leaves_in_order_owes_only_what_it_left(fleet: Fleet, leftovers: bool) -> None:
+    fleet.register("w1", {})
+    assert fleet.leave("w1", leftovers)
+    assert fleet.observe().obligations == (("w1",) if leftovers else ())
+    assert not fleet.declare_dead("w1")
+    if leftovers:
+        owed = fleet.obligation("w1")
+        assert owed is not None
+        assert owed["how"] == "left"
+
+
+def test_a_worker_that_never_registered_is_not_declared_dead(fleet: Fleet) -> None:
+    assert not fleet.declare_dead("w1")
+
+
+def test_partings_are_forgotten_after_a_day(fleet: Fleet, store: Store, client: redis.Redis) -> None:
+    fleet.register("w1", {})
+    fleet.declare_dead("w1")
+    gone = store.keys.fleet[2]
+    client.zincrby(gone, -86_401e6, "w1")
+    fleet.register("w2", {})
+    fleet.declare_dead("w2")
+    assert client.zrange(gone, 0, -1) == [b"w2"]
+
+
+def test_a_lease_is_taken_only_by_who_saw_what_it_is(fleet: Fleet) -> None:
+    assert fleet.lease([("watch", "", "w1|1"), ("0", "", "w1|1")]) == {"watch": "w1|1", "0": "w1|1"}
+    assert fleet.lease([("watch", "", "w2|1")])["watch"] == "w1|1"
+    assert fleet.lease([("watch", "w1|1", "w1|2")])["watch"] == "w1|2"
+    assert fleet.lease([("watch", "w1|1", "w2|1")])["watch"] == "w1|2"
+    assert fleet.lease([("watch", "w1|2", "w2|1")])["watch"] == "w2|1"
+
+
+def test_a_lease_is_given_back_by_its_holder_only(fleet: Fleet) -> None:
+    fleet.lease([("watch", "", "w1|1")])
+    assert fleet.lease([("watch", "w2|1", "")]) == {"watch": "w1|1"}
+    assert fleet.lease([("watch", "w1|1", "")]) == {}
+
+
+def test_format_and_shards_are_recorded_at_the_first_start(fleet: Fleet) -> None:
+    assert fleet.format(1, 64) == (1, 64)
+    assert fleet.format(2, 128) == (1, 64)
+
+
+def test_presence_is_a_subscription_to_the_workers_channel(fleet: Fleet, store: Store, client: redis.Redis) -> None:
+    with client.pubsub() as subscription:
+        subscription.subscribe(store.keys.control("w1"))
+        subscription.get_message(timeout=5)
+        assert fleet.present(["w1", "w2"]) == {"w1": True, "w2": False}
+        assert fleet.tell("w1", {"type": "cancel"})
+        assert not fleet.tell("w2", {"type": "cancel"})
+    assert fleet.present([]) == {}
