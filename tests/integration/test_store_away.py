@@ -1,4 +1,4 @@
-"""Redis that goes away for a while, loses its script cache, or cuts connections: nothing is lost, nobody is declared dead."""
+"""Redis that goes away, forgets scripts or cuts connections: nothing is lost, nobody is declared dead."""
 
 from __future__ import annotations
 
