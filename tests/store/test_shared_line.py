@@ -46,39 +46,48 @@ def test_all_callers_of_a_failed_exchange_get_its_error() -> None:
         SharedLine(fail).call((1,))
 
 
+class Callers:
+    """Threads that call a line for ever and survive interrupts."""
+
+    def __init__(self, line: SharedLine, count: int) -> None:
+        self.line = line
+        self.over = threading.Event()
+        self.calls = [0] * count
+        self.wrong: list[object] = []
+        self.threads = [threading.Thread(target=self._go_on, args=(i,), daemon=True) for i in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def _go_on(self, number: int) -> None:
+        while not self.over.is_set():
+            with contextlib.suppress(Interrupt):
+                self._work(number)
+
+    def _work(self, number: int) -> None:
+        for n in itertools.count():
+            if self.over.is_set():
+                return
+            with contextlib.suppress(Interrupt, OSError):
+                reply = self.line.call(((number, n),))
+                if reply != (number, n):
+                    self.wrong.append(((number, n), reply))
+                self.calls[number] += 1
+
+    def wait_for_calls(self) -> None:
+        """Wait until every thread made another call."""
+        before = list(self.calls)
+        wait_until(lambda: all(a > b for a, b in zip(self.calls, before, strict=True)), 10, "calls of every thread")
+
+
 def test_an_interrupted_caller_never_stops_the_others() -> None:
     """Dramatiq raises its time limits and shutdown notices in worker threads, between any two instructions."""
-    line = SharedLine(echo)
-    over = threading.Event()
-    calls = [0] * 6
-    wrong: list[object] = []
+    callers = Callers(SharedLine(echo), 6)
+    victims = itertools.cycle(callers.threads)
 
-    def work(number: int) -> None:
-        for n in itertools.count():
-            if over.is_set():
-                return
-            try:
-                reply = line.call(((number, n),))
-                if reply != (number, n):
-                    wrong.append(((number, n), reply))
-                calls[number] += 1
-            except (Interrupt, OSError):
-                pass
-
-    def work_on(number: int) -> None:
-        while not over.is_set():
-            with contextlib.suppress(Interrupt):
-                work(number)
-
-    threads = [threading.Thread(target=work_on, args=(i,), daemon=True) for i in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    victims = itertools.cycle(threads)
     for _ in range(15):
         for _ in range(200):
             raise_thread_exception(next(victims).ident, Interrupt)  # type: ignore[no-untyped-call]
-        before = list(calls)
-        wait_until(lambda: all(a > b for a, b in zip(calls, before, strict=True)), 10, "calls of every thread")
-    over.set()
+        callers.wait_for_calls()
+    callers.over.set()
 
-    assert wrong == []
+    assert callers.wrong == []
