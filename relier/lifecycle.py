@@ -115,6 +115,8 @@ class Execution:
         self.tasks = delivery.process.store.tasks
         self.broker: Broker = delivery.process.broker
         self.fn = fn
+        #: An interrupt that came during the claim; it was meant for the user code.
+        self._interrupt: Interrupt | None = None
 
     @property
     def actor(self) -> Actor[..., Any]:
@@ -123,11 +125,13 @@ class Execution:
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Claim, run and close; returns the actor's result or raises what Dramatiq's hooks shall see."""
         failpoints.hit("fetched")
-        run, claim = self._claim()
+        run, claim = self._claim_or_reject()
         if claim.verdict is Verdict.REPLAY:
             return self._replay(run, claim)
         failpoints.hit("claimed")
         try:
+            if self._interrupt is not None:
+                raise self._interrupt
             result = self._call(run, args, kwargs)
         except SkipMessage:
             self._discard(run, "skipped")
@@ -141,7 +145,7 @@ class Execution:
 
     def fail_unclaimed(self, error: BaseException) -> None:
         """Record a failure of a foreign before-hook: the actor never ran, and the task shall be tried again."""
-        run, claim = self._claim()
+        run, claim = self._claim_or_reject()
         if claim.verdict is not Verdict.REPLAY:
             try:
                 self._failed(run, error)
@@ -150,17 +154,36 @@ class Execution:
 
     # -- claiming -----------------------------------------------------------------------------------------------
 
+    def _claim_or_reject(self) -> tuple[Run, Claim]:
+        """Claim; reject the copy on an error that nobody foresaw: without custody it must not be acknowledged."""
+        try:
+            return self._claim()
+        except SkipMessage:
+            raise
+        except BaseException:
+            for run in self.process.runs.find(stamp_of(self.message).task_id):
+                if run.message is self.message:
+                    self.process.runs.remove(run)
+            self.message.fail()
+            raise
+
     def _claim(self) -> tuple[Run, Claim]:
+        run = None
         while True:
-            self._drop_if_not_ours()
-            run = self._new_run()
-            claim = self._ask(run)
-            if claim.verdict is not Verdict.FENCED:
-                break
-            self.process.runs.remove(run)
-            self.process.refence(run.worker_id)
+            try:
+                run = run or self._new_run()
+                claim = self._ask(run)
+                if claim.verdict is not Verdict.FENCED:
+                    return self._follow(run, claim), claim
+                self.process.runs.remove(run)
+                self.process.refence(run.worker_id)
+                run = None
+            except Interrupt as error:  # Ask again with the same nonce: the store may have granted the run.
+                self._interrupt = error
+
+    def _follow(self, run: Run, claim: Claim) -> Run:
         if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
-            return self._own(run, claim), claim
+            return self._own(run, claim)
         self.process.runs.remove(run)
         if claim.verdict is not Verdict.SETTLED:
             self.process.hand_custody()
@@ -180,11 +203,13 @@ class Execution:
         stamp = stamp_of(self.message)
         sending = sending_of(self.broker, self.message, stamp, self.process.settings)
         run = Run(self.message, stamp, sending, self.process.identity)
-        self.process.runs.add(run)
+        # Only now: whoever is declared dead in between still has the old identity, and is refused.
+        self._drop_if_not_ours()
         return run
 
     def _ask(self, run: Run) -> Claim:
         runs = self.process.runs
+        runs.add(run)
         settled = runs.unsettled(run.stamp.shard, limit=20)
         run.holds_slot = run.stamp.suspect and self.process.suspect_slot.acquire(blocking=False)
         try:

@@ -73,7 +73,9 @@ class Lifecycle(Middleware):
             return
         if run.final_failure and exception is not None:
             _store_failure(broker, message, exception)
-        run.hooks_pending = False
+        if (exception is not None) == run.final_failure:
+            run.hooks_pending = False
+        # Else an interrupt cut the hooks of a completed task short; its record stays pending and is replayed.
         failpoints.hit("hooks")
 
     def _fail_unclaimed(self, message: MessageProxy, exception: BaseException | None) -> None:
@@ -91,7 +93,11 @@ class Lifecycle(Middleware):
         message.failed = False
         process = delivery.process
         sending = sending_of(broker, message, stamp_of(message), process.settings)
-        process.patiently(lambda: process.store.tasks.discard(process.identity, sending, 0, reason))
+        try:
+            process.patiently(lambda: process.store.tasks.discard(process.identity, sending, 0, reason))
+        except BaseException:
+            message.fail()  # The store did not take note, so the copy must not be acknowledged.
+            raise
         if reason == "max_age":
             _store_failure(broker, message, TimeoutError("The message is older than its max_age."))
 

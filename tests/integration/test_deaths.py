@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.conftest import Fleets, emptied
 from tests.integration.harness import Harness, Process
+from tests.integration.scenario import Scenario
 from tests.servers import Server
 
 
@@ -76,6 +77,29 @@ def test_a_frozen_worker_is_replaced_and_can_change_nothing_when_it_comes_back(
     assert counters["crashes"] == len(owned)
     for task in tasks:
         assert len({e.fence for e in fleet.effects("began", task)}) == (2 if task in owned else 1)
+    _works_on(fleet, frozen, before)
+
+
+ZOMBIE_POINTS = ("fetched", "claimed", "running", "done", "committed", "before-fail", "failed", "hooks", "acknowledged")
+
+
+@pytest.mark.parametrize(("point", "server"), [(point, "embedded") for point in ZOMBIE_POINTS], indirect=["server"])
+def test_a_worker_frozen_at(point: str, server: Server, fleets: Fleets) -> None:
+    """What it was about to do when it froze changes nothing after others went on, and nothing runs twice for it."""
+    fleet = fleets(emptied(server), heartbeat_ttl=2)
+    frozen = fleet.worker(threads=2, failpoints=f"{point}=stop:{fleet.marker(point)}")
+    frozen.wait_ready()
+    scenario = Scenario(fleet)
+    scenario.push()
+    fleet.wait(fleet.marker(point).exists, what=f"a worker frozen at {point}")
+    before = next(iter(fleet.store.fleet.workers()))
+    fleet.worker()
+    scenario.settle()
+
+    frozen.signal(signal.SIGCONT)
+    fleet.wait(lambda: frozen.identity not in ("", before), what="its return under a new identity")
+
+    scenario.settle()
     _works_on(fleet, frozen, before)
 
 
