@@ -1,0 +1,124 @@
+"""One form for all states that mean the same: only the order of times and the identities in use matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.model.state import NOBODY, Broker, Copy, Delivery, Process, State, Store
+
+Map = dict[int, int]
+
+
+def normalise(state: State) -> State:
+    """Forget unused identities, number the others anew, rank times and fences, order the two workers."""
+    times, names = _ranks(state), _names(state)
+    return _swap(_apply(state, times, names))
+
+
+def _worlds(state: State) -> list[tuple[Store, Broker]]:
+    present = [(state.store, state.broker)]
+    return [*present, state.saved] if state.saved else present
+
+
+def _deliveries(state: State) -> Iterator[Delivery]:
+    for process in state.processes:
+        yield from process.deliveries
+
+
+def _ranks(state: State) -> Map:
+    times = {NOBODY, 0, state.clock, state.publishing[1]}
+    for process in state.processes:
+        times.add(process.beat)
+    for d in _deliveries(state):
+        times.update((d.fence, d.stamp))
+    for request in state.late:
+        times.update((request.stamp, request.fence))
+    for store, broker in _worlds(state):
+        times.add(store.floor)
+        times.update([copy.stamp for copy in broker.copies])
+        if store.record:
+            times.add(store.record.fence)
+    return {time: rank - 1 for rank, time in enumerate(sorted(times))}
+
+
+def _names(state: State) -> Map:
+    used = {process.identity for process in state.processes}
+    used.update([d.caller for d in _deliveries(state)])
+    used.update([request.caller for request in state.late])
+    for store, broker in _worlds(state):
+        used.update([copy.holder for copy in broker.copies])
+        if store.record:
+            used.add(store.record.owner)
+    names, following = {NOBODY: NOBODY}, [0, 1]
+    for identity in sorted(used - {NOBODY}):
+        names[identity] = following[identity % 2]
+        following[identity % 2] += 2
+    return names
+
+
+def _apply(state: State, times: Map, names: Map) -> State:
+    store, broker, processes, faults, clock, publishing, saved, late, *ghosts = state
+    return State(
+        _store(store, times, names),
+        _broker(broker, times, names),
+        tuple([_process(process, times, names) for process in processes]),
+        faults,
+        times[clock],
+        (publishing[0], times[publishing[1]]),
+        (_store(saved[0], times, names), _broker(saved[1], times, names)) if saved else None,
+        tuple(sorted(r._replace(caller=names[r.caller], stamp=times[r.stamp], fence=times[r.fence]) for r in late)),
+        *ghosts,
+    )
+
+
+def _store(store: Store, times: Map, names: Map) -> Store:
+    record, floor, workers, ends = store
+    if record:
+        record = record._replace(fence=times[record.fence], owner=names[record.owner])
+    known = [(names[identity], stage) for identity, stage in workers if identity in names]
+    return Store(record, times[floor], tuple(sorted(known)), ends)
+
+
+def _broker(broker: Broker, times: Map, names: Map) -> Broker:
+    copies = sorted([Copy(times[stamp], names[holder]) for stamp, holder in broker.copies])
+    barred = sorted([names[identity] for identity in broker.barred if identity in names])
+    return Broker(tuple(copies), tuple(barred))
+
+
+def _process(process: Process, times: Map, names: Map) -> Process:
+    identity, alive, deliveries, beat = process
+    moved = [
+        Delivery(names[caller], times[stamp], phase, times[fence], *flags)
+        for caller, stamp, phase, fence, *flags in deliveries
+    ]
+    return Process(names[identity], alive, tuple(sorted(moved)), times[beat])
+
+
+def _swap(state: State) -> State:
+    """Name the workers so that of two mirrored states only one is searched."""
+    if _view(state, 0) <= _view(state, 1):
+        return state
+    identities = {i for store, _ in _worlds(state) for i, _ in store.workers} | set(_names(state))
+    mirror = {identity: identity ^ 1 for identity in identities} | {NOBODY: NOBODY}
+    same = {time: time for time in _ranks(state)}
+    mirrored = _apply(state, same, mirror)
+    return mirrored._replace(processes=mirrored.processes[::-1])
+
+
+def _view(state: State, slot: int) -> tuple[object, ...]:
+    """All that the state says about one worker, in terms that do not name it."""
+    own = state.processes[slot]
+    process = (own.identity // 2, own.alive, own.beat, tuple([(d.caller // 2, *d[1:]) for d in own.deliveries]))
+    worlds = [_world_view(store, broker, slot) for store, broker in _worlds(state)]
+    late = tuple([(r.call, r.caller // 2, r.stamp, r.fence) for r in state.late if r.caller % 2 == slot])
+    return (process, *worlds, late)
+
+
+def _world_view(store: Store, broker: Broker, slot: int) -> tuple[object, ...]:
+    owner = store.record.owner if store.record else NOBODY
+    return (
+        owner // 2 if owner != NOBODY and owner % 2 == slot else NOBODY,
+        tuple([(identity // 2, stage) for identity, stage in store.workers if identity % 2 == slot]),
+        tuple([(c.stamp, c.holder // 2) for c in broker.copies if c.holder != NOBODY and c.holder % 2 == slot]),
+        tuple([identity // 2 for identity in broker.barred if identity % 2 == slot]),
+    )

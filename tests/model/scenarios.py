@@ -1,0 +1,41 @@
+"""The worlds that are searched: small ones on every run, large ones on request."""
+
+from __future__ import annotations
+
+from tests.model.rules import Scenario
+
+
+def _world(faults: str, budget: int = 2, **options: bool | str) -> Scenario:
+    return Scenario(frozenset(faults.split(", ")), budget, **options)  # type: ignore[arg-type]
+
+
+SMALL = {
+    "crashes": _world("kill, lost reply, resurrector crash"),
+    "beats": _world("kill, lost reply, stale beat, impatience"),
+    "choices": _world("kill, lost reply, fail, final fail, hand over"),
+    "false death": _world("false death, kill"),
+    "late requests": _world("late request, kill"),
+    "follow-up": _world("duplicate, kill, lost reply", follow_up=True),
+    "amqp": _world("blip, kill, duplicate, lost reply", broker="amqp"),
+    "amqp, rollback": _world("rollback, blip, kill", broker="amqp"),
+    "two servers, rollback and failure": _world("rollback, fail"),
+    "two servers, rollback and lost reply": _world("rollback, lost reply, hand over"),
+    "two servers, rollback and kill": _world("rollback, kill"),
+    "one server, rollback and failure": _world("rollback, fail", same_server=True),
+    "one server, rollback and lost reply": _world("rollback, lost reply, hand over", same_server=True),
+}
+
+#: Seconds to minutes each: run with RELIER_MODEL_DEEP=1.
+LARGE = {
+    "starting": _world("rollback, kill", workers_started=False),
+    "crashes, false deaths": _world("kill, false death, lost reply, resurrector crash"),
+    "late requests, false deaths": _world("late request, kill, false death"),
+    "follow-up, false deaths": _world("duplicate, kill, false death, lost reply", follow_up=True),
+    "amqp, false deaths": _world("blip, kill, false death, duplicate, lost reply", broker="amqp"),
+    "one server, rollback and kill": _world("rollback, kill", same_server=True),
+    "one server, rollback and false death": _world("rollback, false death", same_server=True),
+    "two servers, rollback and false death": _world("rollback, false death"),
+    "three crashes": _world("kill, lost reply, resurrector crash", budget=3),
+    "three beats": _world("kill, lost reply, stale beat, impatience", budget=3),
+    "three choices": _world("kill, lost reply, fail, final fail, hand over", budget=3),
+}

@@ -1,0 +1,87 @@
+"""Breadth-first search over all states, traces, and the check that the end stays reachable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.model import machine
+from tests.model.normal import normalise
+from tests.model.properties import ended, settled_for_good, violation
+from tests.model.reduction import urgent
+from tests.model.rules import Scenario
+from tests.model.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The number of states seen; a violated property and its shortest trace, if there is one."""
+
+    states: int
+    broken: str = ""
+    trace: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.broken or 'holds'} ({self.states} states)"]
+        return "\n".join([*lines, *(f"  {i}. {step}" for i, step in enumerate(self.trace, 1))])
+
+
+def search(scenario: Scenario) -> Result:
+    """Visit every reachable state; stop at the first that breaks a property or cannot reach the end."""
+    start = normalise(machine.initial(scenario))
+    states, index = [start], {start: 0}
+    parents: list[int] = [-1]
+    causes: list[list[int]] = [[]]
+    checkpoint = 500
+
+    def result(broken: str, last: int) -> Result:
+        return Result(len(states), broken, _trace(scenario, states, parents, last))
+
+    for at, state in enumerate(states):  # the list grows while it is walked: breadth first
+        if at == checkpoint:
+            checkpoint *= 2
+            stuck = _first_stuck(states, causes, visited=at)
+            if stuck is not None:
+                return result("the task is stuck", stuck)
+        if settled_for_good(scenario, state):
+            continue
+        for step in urgent(scenario, state, list(machine.steps(scenario, state))):
+            after = normalise(step.state)
+            known = index.get(after)
+            if known is None:
+                known = index[after] = len(states)
+                states.append(after)
+                parents.append(at)
+                causes.append([])
+                broken = violation(after)
+                if broken:
+                    return result(broken, known)
+            if not step.fault:
+                causes[known].append(at)
+    stuck = _first_stuck(states, causes, visited=len(states))
+    return Result(len(states)) if stuck is None else result("the task is stuck", stuck)
+
+
+def _first_stuck(states: list[State], causes: list[list[int]], visited: int) -> int | None:
+    """Walk back from the ends, and from what was not visited yet, over steps that are no faults."""
+    hopeful = {i for i, state in enumerate(states) if i >= visited or ended(state)}
+    pending = list(hopeful)
+    while pending:
+        for cause in causes[pending.pop()]:
+            if cause not in hopeful:
+                hopeful.add(cause)
+                pending.append(cause)
+    return next((i for i in range(visited) if i not in hopeful), None)
+
+
+def _trace(scenario: Scenario, states: list[State], parents: list[int], last: int) -> tuple[str, ...]:
+    """Replay the path without normalising, so that a fence keeps its number from line to line."""
+    path = []
+    while last > 0:
+        path.append(states[last])
+        last = parents[last]
+    labels, state = [], machine.initial(scenario)
+    for target in reversed(path):
+        step = next(s for s in machine.steps(scenario, state) if normalise(s.state) == target)
+        labels.append(step.label)
+        state = step.state
+    return tuple(labels)
