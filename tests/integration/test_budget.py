@@ -1,0 +1,122 @@
+"""What a task costs: round trips, heartbeats, bytes that stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relier.envelope import stamp_of
+from relier.sending import sending_of
+from relier.store import Verdict
+from relier.store.scripts import script
+from tests.integration.harness import Harness
+from tests.waiting import wait_until
+
+#: Most script calls for a task on the success path.
+CALLS = 2
+
+
+class Calls:
+    """Counts script calls by digest, as the server's monitor shows them."""
+
+    def __init__(self, fleet: Harness) -> None:
+        self._before = self._read(fleet)
+        self._fleet = fleet
+
+    @staticmethod
+    def _read(fleet: Harness) -> int:
+        stats: Any = fleet.store.client.info("commandstats")
+        return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval"))
+
+    def made(self) -> int:
+        return self._read(self._fleet) - self._before
+
+
+def test_a_task_costs_two_calls_of_the_store(fleet: Harness) -> None:
+    """Claim and commit. Fetches, acknowledgements and settlements are shared by many tasks."""
+    tasks = 3000
+    fleet.broker.enqueue_many([fleet.actors.quick.message(i) for i in range(tasks)])
+    names = {script(name).sha: name for name in ("claim", "commit", "settle", "fleet_beat", "reconcile")}
+    names[script("exchange", "relier.brokers").sha] = "exchange"
+    with fleet.store.client.monitor() as monitor:
+        calls = Calls(fleet)
+        fleet.worker(threads=8)
+        counted: dict[str, int] = {}
+        for command in monitor.listen():
+            words = command["command"].split(" ", 2)
+            if words[0].upper() == "EVALSHA" and words[1] in names:
+                counted[names[words[1]]] = counted.get(names[words[1]], 0) + 1
+            if counted.get("commit", 0) >= tasks:
+                break
+    assert counted["claim"] == counted["commit"] == tasks
+    assert counted["exchange"] < tasks / 2
+    assert counted.get("settle", 0) < tasks / 2
+    assert counted["fleet_beat"] < 20
+    assert calls.made() >= 2 * tasks
+    fleet.settle(tasks)
+
+
+def test_a_heartbeat_costs_the_same_however_many_tasks_run(fleet: Harness) -> None:
+    worker = fleet.worker(threads=40)
+    worker.wait_settled_in()
+    idle = _calls_of_three_beats(fleet, worker.identity)
+    for _ in range(40):
+        fleet.actors.gated.push(fleet.gate())
+    fleet.wait(lambda: len(fleet.effects("began")) == 40, what="forty running tasks")
+
+    busy = _calls_of_three_beats(fleet, worker.identity)
+
+    # Reconciliation, once in ten seconds, takes a call for each shard, whether idle or not.
+    assert abs(busy - idle) <= 70, (idle, busy)
+    fleet.open_gate()
+    fleet.settle(40)
+
+
+def _calls_of_three_beats(fleet: Harness, worker: str) -> int:
+    """Count script calls during three beats."""
+
+    def beats() -> int:
+        return int(fleet.store.runner.command("HGET", fleet.store.keys.fleet[1], worker) or 0)
+
+    start = beats()
+    wait_until(lambda: beats() > start, 5, "a beat")
+    calls, start = Calls(fleet), beats()
+    wait_until(lambda: beats() >= start + 3, 10, "three beats")
+    return calls.made()
+
+
+def test_a_running_task_takes_little_beside_its_payload(fleet: Harness) -> None:
+    tasks = 200
+    idle = _bytes_of_the_store(fleet)
+    for i in range(tasks):
+        message = fleet.actors.quick.message(i)
+        sending = sending_of(fleet.broker, message, stamp_of(message), fleet.settings)
+        claim = fleet.store.tasks.claim("host:12345:0a1b2c3d", sending, b"12345678", 0, slot_free=False)
+        assert claim.verdict is Verdict.GRANTED
+
+    running = list(fleet.store.scan())
+    payload = sum(len(record.body) for record in running)
+    per_task = (_bytes_of_the_store(fleet) - idle - payload) / tasks
+    # Every shard's own keys cost as much as if they were used by many tasks.
+    keys = 3 * 64 * 100
+    assert len(running) == tasks
+    assert per_task <= 400 + keys / tasks, per_task
+
+
+def _bytes_of_the_store(fleet: Harness) -> int:
+    client: Any = fleet.store.client
+    return sum(int(client.memory_usage(key, samples=0) or 0) for key in client.scan_iter("rl:*"))
+
+
+def test_ended_tasks_leave_nothing(fleet: Harness) -> None:
+    tasks = 10_000
+    fleet.worker(threads=8)
+    fleet.settle(0)
+    fleet.broker.enqueue_many([fleet.actors.quick.message(i) for i in range(tasks)])
+
+    counters = fleet.settle(tasks, 60)
+
+    assert counters["completed"] == tasks
+    fleet.wait(lambda: fleet.store.live()["records"] == 0, 10, "an empty store")
+    assert fleet.store.live() == {"records": 0, "due": 0, "dead_letters": 0}
+    kinds = {key.rpartition(b":")[2] for key in fleet.store.client.scan_iter("rl:*")}
+    assert kinds <= {b"meta", b"workers", b"beats", b"leases", b"about", b"gone"}, kinds
