@@ -111,6 +111,15 @@ class StoreMachine(Runs):
         for shard in order[: 1 if some else None] if owed else ():
             self.bury(pick_from(owed, pick // 2), shard)
 
+    def recover(self) -> None:
+        """Do all that is owed to the dead, and publish what is due."""
+        for identity in sorted(set(self.store.fleet.workers()) - self.world.living()):
+            self.declare(identity)
+        while owed := sorted(self.owed()):
+            for shard in SHARDS:
+                self.bury(owed[0], shard)
+        self.sweep()
+
     def peek(self) -> None:
         self.peeked = self.tasks.due(SHARDS, 100)[1]
         self.judge("due")
@@ -148,7 +157,8 @@ class StoreMachine(Runs):
             pipe.restore(name, 0, value)
         pipe.execute()
         for task_id, ledger in saved.tasks.items():
-            self.world.tasks[task_id].completions = ledger.completions
+            task = self.world.tasks[task_id]
+            task.completions, task.hooks_owed = ledger.completions, ledger.hooks_owed
         self.parted = saved.parted
         if self.world.same_server:
             self.world.broker = saved.broker
@@ -195,14 +205,9 @@ class StoreMachine(Runs):
             self.take_snapshot(process)
             self.reconcile(process)
             self.return_unheld(process)
-        for identity in set(self.store.fleet.workers()) - self.world.living():
-            self.declare(identity)
-        while owed := sorted(self.owed()):
-            for shard in SHARDS:
-                self.bury(owed[0], shard)
         for task_id in [task_id for task_id, at in self.seen.due.items() if at > FAR]:
             self.mark(task_id, "release")
-        self.sweep()
+        self.recover()
         for i, copy in enumerate(self.world.broker.queued()):
             self.deliver(copy, pick_from(self.world.processes, i))
 
@@ -211,7 +216,8 @@ class StoreMachine(Runs):
         for _ in self.world.tasks:
             self.tasks.due(SHARDS, 100)
             self.judge("forgetting", set(self.seen.records))
-        unended = [task_id for task_id, ledger in self.world.tasks.items() if not ledger.once_ended]
-        self.check(not unended, f"never ended: {unended}")
+        self.check(not self.world.unended(), f"never ended: {self.world.unended()}")
+        forgotten = [t for t, ledger in self.world.tasks.items() if ledger.hooks_owed and not ledger.hooks_ran]
+        self.check(not forgotten, f"hooks never ran: {forgotten}")
         left = {record.state for record in self.seen.records.values()}
         self.check(left <= {"d"}, f"not forgotten: {self.seen.records}")

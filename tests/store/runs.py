@@ -123,7 +123,7 @@ class Runs(Judge):
         if claim.verdict in RUNS and claim.fence != run.granted():
             floor = self.seen.floors.get(sending.shard, 0)
             self.check(claim.fence > floor, f"fence {claim.fence} is not above the floor {floor}")
-            self.world.tasks[run.task].hooks_ran = False
+            self.world.tasks[run.task].hooks_ran = self.world.tasks[run.task].hooks_owed = False
         if claim.fence:
             run.unheard = claim.fence
         self.judge("claim", touched, run)
@@ -188,6 +188,8 @@ class Runs(Judge):
             self.check(accepted, f"{ending} of {run} was refused, the record was {was}")
         elif was and was.fence > run.fence and not (ending == "discard" and was.outcome == "discarded"):
             self.check(not accepted, f"{ending} of the overtaken {run} was accepted, the record was {was}")
+        if accepted and ending.endswith("hooks"):
+            self.world.tasks[run.task].hooks_owed = True
         self.judge(ending, {run.task}, run)
         return accepted
 

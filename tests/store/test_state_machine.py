@@ -15,11 +15,11 @@ from hypothesis.stateful import initialize, precondition, rule, run_state_machin
 
 from tests.store.machine import HOUR, StoreMachine
 from tests.store.runs import ENDINGS, pick_from
-from tests.store.world import KINDS, Copy, Kind
+from tests.store.world import KINDS, Copy, Kind, Process
 
 DEEP = os.environ.get("RELIER_TEST_HYPOTHESIS") == "deep"
 
-_EXAMPLES, _STEPS = (3000, 80) if DEEP else (120, 50)
+_EXAMPLES, _STEPS = (3000, 80) if DEEP else (250, 50)
 PROFILE = settings(
     max_examples=_EXAMPLES,
     stateful_step_count=_STEPS,
@@ -33,17 +33,11 @@ PROFILE = settings(
 TIMES = (0, 0, 1, 1_000, 300_000, 40_000_000)
 
 #: What else may happen; a word that occurs twice happens more often.
-EVENTS: tuple[str, ...] = (
-    "killed",
-    "the busiest killed",
-    "the busiest killed",
-    "leaves",
-    "declared dead",
-    "declared dead",
-    "scripts lost",
-    "clock set back",
-)
-EVENTS += ("hold", "release", "release", "cancel", "data on disk", "data on disk", "data on disk")
+WORKERS = ("beat", "compare", "take a snapshot", "return", "settle", "settle, unheard")
+RESURRECTOR = ("bury", "bury some", "publish", "publish", "look", "resurrector crash")
+DEATHS = ("kill", "kill the busiest", "leave", "declare dead", "declare dead and bury", "declare dead and bury")
+SERVER = ("scripts lost", "clock set back", "data on disk", "data on disk", "data on disk")
+MARKS = ("hold", "release", "release", "cancel")
 ON_THE_WAY = ("fetched", "claim?", "hooks", "ack", "skip")
 
 picks = st.integers(0, 999)
@@ -53,15 +47,13 @@ replies = st.sampled_from(["heard", "heard", "heard", "lost", "late"])
 class Events(StoreMachine):
     """What may happen. The rules are few, so that Hypothesis draws each one often."""
 
-    @initialize(kind=st.sampled_from(KINDS), limits=st.lists(st.integers(0, 3), min_size=2, max_size=4))
+    @initialize(kind=st.sampled_from(KINDS), limits=st.lists(st.integers(0, 3), min_size=1, max_size=3))
     def begin(self, kind: Kind, limits: list[int]) -> None:
         self.set_up(kind)
         for limit in limits:
             self.enqueue(Copy(next(self.world.numbers), self.new_task(limit, False), 0))
 
-    # -- tasks and workers --------------------------------------------------------------------------------------
-
-    @precondition(lambda self: len(self.world.tasks) < 12)
+    @precondition(lambda self: len(self.world.unended()) < 4 and len(self.world.tasks) < 12)
     @rule(how=st.sampled_from(["enqueued", "enqueued", "enqueued twice", "scheduled"]), limit=st.integers(0, 3))
     def a_task_comes(self, how: str, limit: int) -> None:
         task_id = self.new_task(limit, follow_up=how == "enqueued twice")
@@ -95,9 +87,24 @@ class Events(StoreMachine):
     def a_delayed_request_arrives(self, pick: int) -> None:
         self.arrive(pick % len(self.late))
 
-    @rule(pick=picks, what=st.sampled_from(["beat", "compare", "snapshot", "return", "settle", "settle, unheard"]))
-    def a_worker_keeps_house(self, pick: int, what: str) -> None:
-        process = pick_from(self.world.processes, pick)
+    @rule(
+        who=picks, what=st.sampled_from(WORKERS + RESURRECTOR + DEATHS + SERVER + MARKS), micros=st.sampled_from(TIMES)
+    )
+    def something_happens(self, who: int, what: str, micros: int) -> None:
+        self.clock += micros
+        process = pick_from(self.world.processes, who)
+        if what in WORKERS:
+            self.a_worker_keeps_house(process, what)
+        elif what in RESURRECTOR:
+            self.the_resurrector_works(who, what)
+        elif what in DEATHS:
+            self.a_worker_goes(process, what)
+        elif what in SERVER:
+            self.the_server_changes(what)
+        else:
+            self.mark(pick_from(sorted(self.world.tasks), who), what)
+
+    def a_worker_keeps_house(self, process: Process, what: str) -> None:
         if what == "beat":
             self.beat(process)
         elif what == "return":
@@ -109,22 +116,9 @@ class Events(StoreMachine):
             if what == "compare":
                 self.reconcile(process)
 
-    @precondition(lambda self: any(p.snapshot for p in self.world.processes))
-    @rule(pick=picks)
-    def a_snapshot_arrives(self, pick: int) -> None:
-        self.reconcile(pick_from([p for p in self.world.processes if p.snapshot], pick))
-
-    # -- the resurrector ----------------------------------------------------------------------------------------
-
-    @rule(
-        what=st.sampled_from(["bury", "bury some", "publish", "look", "crash"]),
-        pick=picks,
-        micros=st.sampled_from(TIMES),
-    )
-    def the_resurrector_works(self, what: str, pick: int, micros: int) -> None:
-        self.clock += micros
+    def the_resurrector_works(self, who: int, what: str) -> None:
         if what.startswith("bury"):
-            self.bury_the_dead(pick, some=what == "bury some")
+            self.bury_the_dead(who, some=what == "bury some")
         elif what == "publish":
             self.sweep()
         elif what == "look":
@@ -133,32 +127,35 @@ class Events(StoreMachine):
             self.peeked.clear()
             self.burials.clear()
 
+    def a_worker_goes(self, process: Process, what: str) -> None:
+        if what == "kill the busiest":
+            process = max(self.world.processes, key=lambda p: len(p.runs))
+        if what.startswith("kill"):
+            self.kill(process)
+        elif what == "leave":
+            self.leave(process)
+        else:
+            self.declare(process.identity)
+        if what in ("kill the busiest", "declare dead and bury"):
+            self.recover()
+
+    def the_server_changes(self, what: str) -> None:
+        if what == "scripts lost":
+            self.store.client.script_flush()
+        elif what == "clock set back":
+            self.clock = max(self.clock - HOUR, self.earliest)
+        else:
+            self.save()
+
+    @precondition(lambda self: any(p.snapshot for p in self.world.processes))
+    @rule(pick=picks)
+    def a_snapshot_arrives(self, pick: int) -> None:
+        self.reconcile(pick_from([p for p in self.world.processes if p.snapshot], pick))
+
     @precondition(lambda self: self.peeked)
     @rule(pick=picks, then=st.sampled_from(["mark", "crash", "hold back"]))
     def a_due_task_is_published(self, pick: int, then: str) -> None:
         self.publish(self.peeked.pop(pick % len(self.peeked)), then)
-
-    # -- faults -------------------------------------------------------------------------------------------------
-
-    @rule(what=st.sampled_from(EVENTS), pick=picks)
-    def something_happens(self, what: str, pick: int) -> None:
-        process = pick_from(self.world.processes, pick)
-        if what == "the busiest killed":
-            process = max(self.world.processes, key=lambda p: len(p.runs))
-        if what.endswith("killed"):
-            self.kill(process)
-        elif what == "leaves":
-            self.leave(process)
-        elif what == "declared dead":
-            self.declare(process.identity)
-        elif what == "scripts lost":
-            self.store.client.script_flush()
-        elif what == "clock set back":
-            self.clock = max(self.clock - HOUR, self.earliest)
-        elif what == "data on disk":
-            self.save()
-        else:
-            self.mark(pick_from(sorted(self.world.tasks), pick), what)
 
     @precondition(lambda self: self.saved)
     @rule()

@@ -131,8 +131,10 @@ class Ledger:
     sending: Sending
     #: It reached an end at least once, even in a history that was rolled back.
     once_ended: bool = False
-    #: Its hooks ran at least once.
+    #: Its hooks ran at least once since its last grant.
     hooks_ran: bool = False
+    #: Its end was accepted with hooks to run, in surviving history.
+    hooks_owed: bool = False
     #: Accepted completions in surviving history.
     completions: int = 0
 
@@ -168,6 +170,9 @@ class World:
 
     def runs(self, *phases: str) -> list[tuple[Process, Run]]:
         return [(p, run) for p in self.processes for run in p.runs if run.phase in phases]
+
+    def unended(self) -> list[str]:
+        return [task_id for task_id, ledger in self.tasks.items() if not ledger.once_ended]
 
     def living(self) -> set[str]:
         return {p.identity for p in self.processes}
