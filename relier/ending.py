@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing.synchronize
 import os
 import signal
 import sys
@@ -59,8 +60,20 @@ def follow_parent() -> None:
         while os.getppid() == parent:
             time.sleep(LOOK_FOR_PARENT)
         os.kill(os.getpid(), signal.SIGTERM)
+        while not _tells_parent_that_it_booted():
+            time.sleep(LOOK_FOR_PARENT)
+        log.warning("The main process died while this worker booted: ending at once.")
+        os._exit(KILLED)
 
     threading.Thread(target=watch, name="relier-parent", daemon=True).start()
+
+
+def _tells_parent_that_it_booted() -> bool:
+    """Whether the main thread is in `Event.set`, which waits for its waiter to wake: a dead one never does."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_code is not multiprocessing.synchronize.Event.set.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def end_at_second_signal() -> None:

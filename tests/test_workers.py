@@ -14,7 +14,7 @@ from relier.boot import IMPORT_FAILED, REFUSED
 from relier.settings import Settings
 from relier.store import Store
 from tests.conftest import PrivateServers
-from tests.processes import Started, actors, alive, rl, run
+from tests.processes import ACTORS, Started, actors, alive, rl, run
 from tests.waiting import wait_until
 
 SECRET = "s3cr3t-pa55"
@@ -209,10 +209,28 @@ def test_a_worker_does_not_outlive_its_main_process(tmp_path: Path, private_serv
     store = Store.from_settings(Settings(redis_url=server.url))
     with Started(tmp_path, "dramatiq", "relier.workers", actors(tmp_path), "-p", "1", redis_url=server.url) as worker:
         (told,) = wait_until(store.fleet.workers, 30, "a worker in the fleet").values()
+        wait_until(lambda: "ready for action" in worker.output, 30, "the end of the boot")
         os.kill(worker.process.pid, signal.SIGKILL)
         wait_until(lambda: not alive(told["pid"]), 20, "the end of the orphaned worker")
     assert store.fleet.workers() == {}  # it left in order
     store.close()
+
+
+def test_a_worker_whose_main_process_dies_while_it_boots_ends_too(
+    tmp_path: Path, private_server: PrivateServers
+) -> None:
+    booting, gate = tmp_path / "booting", tmp_path / "gate"
+    slow = f"""
+import os, pathlib, time
+pathlib.Path({str(booting)!r}).write_text(str(os.getpid()))
+while not os.path.exists({str(gate)!r}): time.sleep(0.01)
+"""
+    module = actors(tmp_path, slow + ACTORS)
+    with Started(tmp_path, "dramatiq", "relier.workers", module, "-p", "1", redis_url=private_server().url) as worker:
+        pid = int(wait_until(lambda: booting.exists() and booting.read_text(), 30, "a booting worker"))
+        os.kill(worker.process.pid, signal.SIGKILL)
+        gate.touch()
+        wait_until(lambda: not alive(pid), 30, "the end of the orphaned worker")
 
 
 def test_a_signal_that_comes_twice_at_once_is_one_wish_and_a_later_one_ends_at_once(
