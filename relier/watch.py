@@ -62,8 +62,17 @@ class Watch:
         return [worker for worker in others if self._is_dead(self._workers[worker], now)]
 
     def absent(self, workers: list[str]) -> set[str]:
-        """Look at a few workers only, whose beats are not known; returns those that were seen and are dead."""
+        """Look at a few workers only; returns those that were seen and are dead.
+
+        Their beats are noted as well: should this observer watch one day, it need not begin to count then.
+        """
+        for worker in [worker for worker in self._workers if worker not in workers]:
+            del self._workers[worker]
+        if not workers:
+            return set()
         now = time.monotonic()
+        self._note_beats(self._store.fleet.beats(workers), now)
+        self._last_session = -1  # Who is unknown at the next full look need not have appeared since this one.
         for worker in workers:
             self._workers.setdefault(worker, _Worker(0, now))
         if self._look(workers):

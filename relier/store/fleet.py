@@ -63,6 +63,11 @@ class Fleet:
         counters = {worker: int(beat) for worker, beat in _pairs(beats).items()}
         return Observation(int(time), counters, tuple(o.decode() for o in obligations), _pairs(leases))
 
+    def beats(self, workers: list[str]) -> dict[str, int]:
+        """Return the beat counters of those workers that have one."""
+        counters = self._runner.command("HMGET", self._keys.fleet[1], *workers) if workers else []
+        return {worker: int(beat) for worker, beat in zip(workers, counters, strict=True) if beat is not None}
+
     def leases(self) -> dict[str, str]:
         """Return all leases by slot."""
         flat = self._runner.command("HGETALL", self._keys.fleet[4])
