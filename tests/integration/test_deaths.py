@@ -42,7 +42,7 @@ def test_a_fleet_that_died_as_a_whole_goes_on_with_the_next_worker(fleet: Harnes
 
     counters = fleet.settle(52)
     assert counters["completed"] == 52
-    assert len(fleet.store.fleet.workers()) == 1
+    fleet.wait(lambda: len(fleet.store.fleet.workers()) == 1, what="the burial of both")
 
 
 @pytest.mark.parametrize("moved_on", [True, False], ids=["after the others", "before the others"])
@@ -61,7 +61,7 @@ def test_a_frozen_worker_is_replaced_and_can_change_nothing_when_it_comes_back(
     frozen.signal(signal.SIGSTOP)
     for i in range(20):
         fleet.actors.quick.push(i)
-    fleet.wait(lambda: sum(e.crashes > 0 for e in fleet.effects("began")) == len(owned), 4.5, "the re-runs")
+    fleet.wait(lambda: sum(e.crashes > 0 for e in fleet.effects("began")) == len(owned), 4, "the re-runs")
     if moved_on:
         fleet.open_gate()
         fleet.wait(lambda: _ended(fleet) == 23, 20, "the end of everything in the living worker")
