@@ -48,6 +48,8 @@ class Actors:
         self.aadd: Any = rl_actor(aadd, broker=broker, store_results=True)
         self.plain: Any = dramatiq.actor(broker=broker, queue_name="default")(plain)
         self.aquick: Any = rl_actor(aquick, broker=broker)
+        self.short: Any = rl_actor(short, broker=broker)
+        self.ashort: Any = rl_actor(ashort, broker=broker)
         self.nested: Any = rl_actor(nested, broker=broker, store_results=True)
         self.quick: Any = rl_actor(quick, broker=broker)
         self.flaky: Any = rl_actor(flaky, broker=broker, max_retries=5, min_backoff=1, max_backoff=20)
@@ -80,6 +82,18 @@ def plain(x: int) -> None:
 
 def quick(x: int) -> None:
     note("ran", x)
+
+
+def short(seconds: float) -> None:
+    note("began", seconds)
+    time.sleep(seconds)
+    note("ran", seconds)
+
+
+async def ashort(seconds: float) -> None:
+    note("began", seconds)
+    await asyncio.sleep(seconds)
+    note("ran", seconds)
 
 
 def nested(x: int) -> int:

@@ -1,0 +1,178 @@
+"""Kill workers under load and account for every task.
+
+    python -m benchmarks.zero_loss [--tasks 5000] [--kills 30] [--server embedded|redis] [--resurrector] [--seed N]
+
+Two to four worker processes run short tasks: sync, async, with a retry, with a callback. SIGKILLs are spread over the
+work, and the dead are replaced at once, as a supervisor does. At the end exactly one commit per task must be accepted,
+by the store's counters and its event stream, and the tasks' own effect log must explain every run beyond the first by
+a kill or a failure. Exit code 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests import sources
+from tests.integration.harness import Effect, Harness
+from tests.waiting import wait_until
+
+FEWEST, MOST = 2, 4
+#: Longest time (s) for all of it.
+DEADLINE = 600.0
+#: One task in so many fails once, and one has a callback, which is a task as well.
+FLAKY, CALLING = 10, 10
+
+
+@dataclass
+class Onslaught:
+    """One fleet under load that loses workers."""
+
+    fleet: Harness
+    tasks: int
+    kills: int
+    chance: random.Random
+    killed: dict[int, float] = field(default_factory=dict)
+
+    def run(self) -> list[str]:
+        """Push everything, kill, and return what is wrong at the end."""
+        pushed, calling = self._push()
+        for number in range(1, self.kills + 1):
+            self._refill()
+            self._wait_for(number * pushed // (self.kills + 1))
+            self._kill_one()
+        self._refill()
+        counters = self.fleet.settle(pushed + calling, DEADLINE)
+        findings = self._account(counters, pushed + calling)
+        findings += self._events(counters)
+        findings += unexplained(self.fleet.effects(), self.killed)
+        return findings
+
+    def _push(self) -> tuple[int, int]:
+        actors, messages = self.fleet.actors, []
+        calling = 0
+        for number in range(self.tasks):
+            if number % FLAKY == 0:
+                messages.append(actors.flaky.message(1))
+            elif number % CALLING == 1:
+                messages.append(actors.short.message_with_options(args=(self.chance.random() / 10,), on_success="told"))
+                calling += 1
+            else:
+                actor = self.chance.choice([actors.short, actors.ashort])
+                messages.append(actor.message(self.chance.random() / 10))
+        for i in range(0, len(messages), 500):
+            self.fleet.broker.enqueue_many(messages[i : i + 500])
+        return self.tasks, calling
+
+    def _alive(self) -> list[int]:
+        return [process.pid for process in self.fleet.processes if "worker" in process.log.name and not process.is_over]
+
+    def _refill(self) -> None:
+        """Replace the dead; the number of processes varies."""
+        for process in [p for p in self.fleet.processes if p.is_over]:
+            process.end()
+            self.fleet.processes.remove(process)
+        wanted = self.chance.randint(FEWEST, MOST)
+        for _ in range(wanted - len(self._alive())):
+            self.fleet.worker(threads=4)
+
+    def _kill_one(self) -> None:
+        victim = self.chance.choice([p for p in self.fleet.processes if p.pid in self._alive()])
+        victim.kill()
+        victim.end()  # Dramatiq's main process, which would wait for a child that died while it started.
+        self.killed[victim.pid] = time.monotonic()
+
+    def _wait_for(self, completed: int) -> None:
+        wait_until(
+            lambda: self.fleet.store.counters().get("completed", 0) >= completed,
+            DEADLINE,
+            f"{completed} completed tasks",
+        )
+
+    def _account(self, counters: dict[str, int], expected: int) -> list[str]:
+        findings = []
+        for name in ("accepted", "completed"):
+            if counters.get(name, 0) != expected:
+                findings.append(f"{name}: {counters.get(name, 0)} instead of {expected}")
+        ended = {effect.task for effect in self.fleet.effects() if effect.what in ("ran", "told")}
+        if len(ended) != expected:
+            findings.append(f"{len(ended)} tasks left an effect instead of {expected}")
+        return findings
+
+    def _events(self, counters: dict[str, int]) -> list[str]:
+        """The stream must tell the same story as the counters, with nothing in it that must not happen."""
+        events = Counter(event["event"] for event in self.fleet.store.events(100_000))
+        findings = [f"event: {name}" for name in ("store lost data", "unknown copy", "dead") if events[name]]
+        if events["crashed"] != counters.get("crashes", 0):
+            findings.append(f"{events['crashed']} crash events, {counters.get('crashes', 0)} counted")
+        if events["refused"] != counters.get("refused", 0):
+            findings.append(f"{events['refused']} refusals, {counters.get('refused', 0)} counted")
+        return findings
+
+
+def unexplained(effects: list[Effect], killed: dict[int, float]) -> list[str]:
+    """Return every run beyond a task's first whose predecessor neither failed nor was in a killed process."""
+    runs: dict[str, dict[int, list[Effect]]] = defaultdict(dict)
+    for effect in effects:
+        runs[effect.task].setdefault(effect.fence, []).append(effect)
+    found = []
+    for task, by_fence in runs.items():
+        ordered = [by_fence[fence] for fence in sorted(by_fence)]
+        for earlier, later in itertools.pairwise(ordered):
+            first, last = earlier[0], earlier[-1]
+            if later[0].attempt > first.attempt:
+                continue
+            if last.mono > killed.get(first.pid, float("-inf")):
+                found.append(f"task {task} ran again after {last}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=5000)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--server", choices=sources.KINDS, default="embedded")
+    parser.add_argument("--resurrector", action="store_true")
+    parser.add_argument("--seed", type=int, default=None)
+    args = parser.parse_args()
+    seed = args.seed if args.seed is not None else random.randrange(10**6)
+    server = sources.start(args.server, private=True)
+    with tempfile.TemporaryDirectory(prefix="rl-zero-loss-") as folder:
+        fleet = Harness(server, Path(folder))
+        try:
+            if args.resurrector:
+                fleet.resurrector().wait_ready()
+            start = time.monotonic()
+            onslaught = Onslaught(fleet, args.tasks, args.kills, random.Random(seed))
+            findings = onslaught.run()
+            summary = _summary(fleet, onslaught, time.monotonic() - start)
+        finally:
+            fleet.close()
+            server.close()
+    print(f"seed {seed}, {server.description}: {summary}")
+    for finding in findings:
+        print(f"WRONG: {finding}")
+    print("exactly one commit per task" if not findings else "NOT as promised")
+    sys.exit(bool(findings))
+
+
+def _summary(fleet: Harness, onslaught: Onslaught, seconds: float) -> str:
+    count = Counter(fleet.store.counters())
+    runs = len({(effect.task, effect.fence) for effect in fleet.effects()})
+    return (
+        f"{count['accepted']} tasks, {len(onslaught.killed)} SIGKILLs, {runs} runs in {seconds:.0f} s:"
+        f" {count['completed']} completed, {count['dead']} dead, {count['discarded']} discarded;"
+        f" {count['crashes']} runs crashed, {count['failed']} failed, {count['replays']} hooks replayed,"
+        f" {count['published']} copies published, {count['refused']} commits refused"
+    )
+
+
+if __name__ == "__main__":
+    main()
