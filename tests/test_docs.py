@@ -133,7 +133,7 @@ def documented_commands(page: Path) -> Iterator[str]:
                 yield line.removeprefix("$ ").partition("#")[0].rstrip("& ")
     prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
     prose = re.sub(r"^.*\*\*Without effect.*$", "", prose, flags=re.MULTILINE)  # features that are not there yet
-    yield from re.findall(r"`((?:rl|make) [^`]+)`", prose)
+    yield from re.findall(r"`((?:rl|make|python) [^`]+)`", prose)
 
 
 def problem_of(command: str) -> str:
@@ -143,6 +143,7 @@ def problem_of(command: str) -> str:
         return "" if re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE) else "no such target"
     if words[:1] in (["python"], [".ci/run"]):
         scripts = [word for word in words if word.endswith(".py") and "/" in word]
+        scripts += [word.replace(".", "/") + ".py" for word in words if word.startswith("benchmarks.")]
         return "" if all((ROOT / word).exists() for word in scripts) else "no such file"
     if words[:1] != ["rl"] or words[1:] == ["--version"]:
         return ""
