@@ -77,6 +77,10 @@ class StoreError(RelierError):
     """The store answered with something that Relier cannot accept."""
 
 
+class RunUnknownError(StoreError):
+    """The store lost data, and with it the caller's run: its copy goes back to the queue."""
+
+
 class StoreUnavailableError(StoreError):
     """The store could not be reached; the call may or may not have been applied."""
 

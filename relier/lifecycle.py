@@ -15,7 +15,9 @@ from dramatiq.actor import Actor
 from dramatiq.middleware import Interrupt, Shutdown, SkipMessage
 
 from relier import failpoints
+from relier.brokers.lanes import give_back
 from relier.envelope import stamp_of
+from relier.errors import RunUnknownError
 from relier.failures import RetryPolicy, decide
 from relier.hooks import (
     decode_failure,
@@ -31,7 +33,7 @@ from relier.queues import is_internal
 from relier.runner import CoroutineRun, RunCancelled
 from relier.runs import Phase, Run, current
 from relier.sending import sending_of
-from relier.store import Claim, Failure, Verdict
+from relier.store import Claim, Failure, Settled, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -185,14 +187,13 @@ class Execution:
         if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
             return self._own(run, claim)
         self.process.runs.remove(run)
-        if claim.verdict is not Verdict.SETTLED:
-            self.process.hand_custody()
+        self._hand_custody(run)
         return self._skip(claim.verdict)
 
     def _drop_if_not_ours(self) -> None:
-        """Drop a copy whose delivery is void (R5): it was returned to the queue when this worker was declared dead."""
-        valid = getattr(self.message, "is_valid", None)
-        if valid is not None and not valid():
+        """Drop a copy whose delivery is void (R5): it goes back to the queue, or went back long ago."""
+        may_start = getattr(self.message, "may_start", None)
+        if may_start is not None and not may_start():
             self._skip("void")
 
     def _skip(self, why: str) -> NoReturn:
@@ -202,7 +203,7 @@ class Execution:
     def _new_run(self) -> Run:
         stamp = stamp_of(self.message)
         sending = sending_of(self.broker, self.message, stamp, self.process.settings)
-        run = Run(self.message, stamp, sending, self.process.identity)
+        run = Run(self.message, stamp, sending, self.process.identity, self.process.generation)
         # Only now: whoever is declared dead in between still has the old identity, and is refused.
         self._drop_if_not_ours()
         return run
@@ -213,16 +214,11 @@ class Execution:
         settled = runs.unsettled(run.stamp.shard, limit=20)
         run.holds_slot = run.stamp.suspect and self.process.suspect_slot.acquire(blocking=False)
         try:
-            claim = self.process.patiently(
-                lambda: self.tasks.claim(
-                    run.worker_id,
-                    run.sending,
-                    run.nonce,
-                    run.stamp.fence,
-                    slot_free=run.holds_slot,
-                    settled=settled,
-                )
-            )
+            claim = self.process.patiently(lambda: self._send_claim(run, settled))
+        except SkipMessage:  # The copy is void. If an earlier try was granted, a beat puts the task back.
+            self._free_slot(run)
+            runs.remove(run)
+            raise
         except BaseException:
             self._free_slot(run)
             raise
@@ -230,6 +226,12 @@ class Execution:
         if run.holds_slot and not (claim.suspect and claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER)):
             self._free_slot(run)
         return claim
+
+    def _send_claim(self, run: Run, settled: list[Settled]) -> Claim:
+        self._drop_if_not_ours()  # At every try: while one waited, the server may have been replaced.
+        return self.tasks.claim(
+            run.worker_id, run.sending, run.nonce, run.stamp.fence, slot_free=run.holds_slot, settled=settled
+        )
 
     def _free_slot(self, run: Run) -> None:
         if run.holds_slot:
@@ -279,6 +281,11 @@ class Execution:
                 break
             except Interrupt:  # It was meant for the user code, which is over. The call may be repeated.
                 continue
+            except RunUnknownError:
+                logger.warning("The store lost a run; its copy goes back.", extra={"task": run.task_id})
+                run.phase = Phase.LOST
+                give_back(self.broker, self.message)
+                self._give_up(run)
         self._free_slot(run)
         if answer in (False, "refused"):
             logger.warning("A run came too late: its task has moved on.", extra={"task": run.task_id})
@@ -299,6 +306,11 @@ class Execution:
         self.process.runs.remove(run)
         self.message.relier_run = None
         self._skip("the run was lost")
+
+    def _hand_custody(self, run: Run) -> None:
+        """Leave the task to the store when its write is durable; else the copy goes back to its queue (R4)."""
+        if not self.process.hand_custody(run.generation):
+            give_back(self.broker, self.message)
 
     def _commit(self, run: Run, result: Any) -> None:
         runs = self.process.runs
@@ -328,7 +340,7 @@ class Execution:
         run.final_failure = not failure.retry
         self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
         failpoints.hit("failed")
-        self.process.hand_custody()
+        self._hand_custody(run)
         run.hooks_pending = run.final_failure and failure.hooks
         run.settles = run.final_failure
         raise error

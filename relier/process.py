@@ -9,14 +9,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 from dramatiq import Broker
 
 from relier import __version__, failpoints
-from relier.brokers.lanes import shares_redis
+from relier.brokers.lanes import give_back, shares_redis
 from relier.control import ControlChannel
-from relier.errors import StoreUnavailableError
+from relier.errors import RunUnknownError, StoreUnavailableError
 from relier.runs import LocalRuns, Phase, Run
 from relier.settings import Settings
 from relier.store import Store
@@ -84,6 +85,8 @@ class WorkerProcess:
         self.control.start()
         self.control.subscribed.wait(timeout=SUBSCRIPTION_WAIT)
         self.patiently(self._register)
+        if not self.shares_redis:  # The store must not forget whom to bury, once messages are fetched.
+            self.patiently(self.store.durability.wait)
         self._beats.start()
 
     def stop(self) -> None:
@@ -160,13 +163,25 @@ class WorkerProcess:
             time.sleep(pause)
             pause = min(pause * 2, PATIENCE_STEP)
 
-    def hand_custody(self) -> None:
+    @property
+    def generation(self) -> int:
+        """Grows with each lost connection to the store: while it stands still, it was one server."""
+        return self.store.runner.generation
+
+    @cached_property
+    def shares_redis(self) -> bool:
+        """Whether broker and store are one Redis, which loses and keeps the same writes of both."""
+        return shares_redis(self.broker, self.store.client)
+
+    def hand_custody(self, generation: int) -> bool:
         """Wait until the store's custody of a task is durable, before its copy is acknowledged (R4).
 
-        Where broker and store are one Redis, they lose and keep the same writes, and there is nothing to wait for.
+        False: a connection was lost since `generation` was read, and the server behind the new one may not have it.
         """
-        if not shares_redis(self.broker, self.store.client):
-            self.patiently(self.store.durability.wait)
+        if self.shares_redis:
+            return True
+        self.patiently(self.store.durability.wait)
+        return generation == self.generation
 
     # -- beating ------------------------------------------------------------------------------------------------
 
@@ -249,10 +264,17 @@ class WorkerProcess:
         with run.lock:
             if run.phase is not Phase.RUNNING:
                 return False
-            handed = self.patiently(lambda: self.store.tasks.hand_over(run.worker_id, run.sending, run.fence, why))
+            handed = self._hand_over(run, why)
             run.phase = Phase.LOST
-            self.hand_custody()
+            if not handed or not self.hand_custody(run.generation):
+                give_back(self.broker, run.message)
         failpoints.hit("handed-over")
         if run.cancel is not None:
             run.cancel()
         return handed
+
+    def _hand_over(self, run: Run, why: str) -> bool:
+        try:
+            return self.patiently(lambda: self.store.tasks.hand_over(run.worker_id, run.sending, run.fence, why))
+        except RunUnknownError:
+            return False

@@ -32,6 +32,8 @@ class Run:
     stamp: Stamp
     sending: Sending
     worker_id: str
+    #: The store connections' generation at its beginning: another one at its end means doubt.
+    generation: int = 0
     nonce: bytes = field(default_factory=lambda: secrets.token_bytes(8))
     fence: int = 0
     attempt: int = 0

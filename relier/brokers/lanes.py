@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 from dramatiq import Broker, Message
-from dramatiq.common import dq_name
+from dramatiq.common import dq_name, q_name
 
 from relier.settings import Settings
 
@@ -58,3 +58,11 @@ def shares_redis(broker: Any, store_client: redis.Redis) -> bool:
 def _place(client: redis.Redis) -> tuple[Any, ...]:
     kwargs = client.connection_pool.connection_kwargs
     return kwargs.get("path"), kwargs.get("host", "localhost"), int(kwargs.get("port", 6379))
+
+
+def give_back(broker: Broker, message: Any) -> None:
+    """Put a copy back to its queue, in place of the removal that its acknowledgement would be."""
+    if hasattr(message, "give_back"):
+        message.give_back = True
+    else:
+        broker.enqueue(Message(**{**message.asdict(), "queue_name": q_name(message.queue_name)}))

@@ -164,9 +164,14 @@ class RelierRedisBroker(RedisBroker):
     def consumer_class(self) -> Any:
         return RedisConsumer
 
-    def attach(self) -> None:
-        """Make this broker id known, so that its messages are found should nobody else remember it."""
+    def attach(self) -> str:
+        """Make this broker id known, so that its messages are found should nobody else remember it.
+
+        Returns the identity of the server that the calling thread's connection leads to.
+        """
         self.runner.command("ZADD", self._known, int(time.time()), self.broker_id)
+        about: bytes = self.runner.command("INFO", "server")
+        return next(line for line in about.decode().splitlines() if line.startswith("run_id:"))
 
     def exchange(
         self, queue_name: str, broker_id: str, count: int, acks: Sequence[str]
@@ -177,7 +182,8 @@ class RelierRedisBroker(RedisBroker):
         this broker id was declared dead.
         """
         keys = (*self._keys(queue_name, broker_id), self._gone)
-        removed, flat = self._run("exchange", keys, broker_id, count, *acks)
+        exchange = script("exchange", "relier.brokers")
+        removed, flat = self.runner.run_unbroken(exchange, keys, (broker_id, count, *acks))
         self.let_go(queue_name, acks)
         if flat is None:
             return [bool(r) for r in removed], None
@@ -220,6 +226,11 @@ class RelierRedisBroker(RedisBroker):
         """Keep bytes that cannot be decoded as a dead letter; returns when the store has them."""
         sending = Sending(message_id, shard_of(message_id), q_name(queue_name), "", data)
         self.store.tasks.dead_letter(sending, "PayloadIntegrityError", encode_failure(error))
+
+    def hold_only(self, queue_name: str, message_ids: Iterable[str]) -> None:
+        """Forget that this process holds any other message of a queue."""
+        with self._held_lock:
+            self._held.setdefault(queue_name, set()).intersection_update(message_ids)
 
     def renew_broker_id(self) -> None:
         """Consume under a new id from now on; copies held under the old one are void."""

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -29,13 +30,17 @@ ACKS_AT_ONCE = 500
 
 
 class Delivery(MessageProxy):
-    """A message that a broker id holds."""
+    """A copy that a broker id holds: fetched from one server, over a connection that is not lost yet."""
 
-    def __init__(self, message: Message[Any], raw: bytes, broker: RelierRedisBroker, broker_id: str) -> None:
+    def __init__(self, message: Message[Any], raw: bytes, broker: RelierRedisBroker, origin: Origin) -> None:
         super().__init__(message)
         self.raw = raw
-        self.broker_id = broker_id
+        self.origin = origin
         self.redis_id: str = message.options["redis_message_id"]
+        #: Whether its claim may have been sent.
+        self.started = False
+        #: Set when the copy is to go back to the queue instead of being removed.
+        self.give_back = False
         #: Called once the copy is acknowledged, with whether that removed it.
         self.on_removed: Callable[[bool], None] | None = None
         self._broker = broker
@@ -45,9 +50,27 @@ class Delivery(MessageProxy):
         if self.on_removed is not None:
             self.on_removed(confirmed)
 
-    def is_valid(self) -> bool:
-        """Whether this process still holds the copy; false after it was declared dead."""
-        return self.broker_id == self._broker.broker_id
+    def may_start(self) -> bool:
+        """Whether the copy is still this process's to claim (R5).
+
+        Not after this worker was declared dead, nor after a connection was lost: the server may have given the copy to
+        somebody else since, who may have finished and been forgotten.
+        """
+        self.started = True
+        return self.is_held() and self.origin.generation == self._broker.runner.generation
+
+    def is_held(self) -> bool:
+        """Whether this worker has not been declared dead since the fetch."""
+        return self.origin.broker_id == self._broker.broker_id
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where copies come from."""
+
+    broker_id: str = ""
+    generation: int = -1
+    server: str = ""
 
 
 class RedisConsumer(Consumer):
@@ -69,35 +92,54 @@ class RedisConsumer(Consumer):
         self.prefetch = prefetch
         self.timeout = min(timeout / 1000, LONGEST_WAIT)
         self._fetched: deque[tuple[str, bytes]] = deque()
-        self._outstanding: set[str] = set()
+        #: Messages that worker threads have, by id.
+        self._running: dict[str, Delivery] = {}
         self._acks = broker.pending_acks(queue_name)
         self._changed = threading.Condition()
         self._pause = FIRST_PAUSE
-        self._broker_id = ""
+        self._origin = Origin()
         self._step = max(1, prefetch // 4)
 
     # -- the consumer thread ------------------------------------------------------------------------------------
 
     def __next__(self) -> MessageProxy | None:
         try:
-            if self._broker_id != self.broker.broker_id:
+            if not self._is_attached():
                 self._attach()
             if not self._fetched:
                 self._refill()
             return self._take()
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
+            logger.warning("The broker is away.", extra={"queue": self.queue_name, "error": type(error).__name__})
+            self._origin = Origin(server=self._origin.server)
+            self._wait(LONGEST_PAUSE)
+            return None
+
+    def _is_attached(self) -> bool:
+        now = self._origin
+        return now.broker_id == self.broker.broker_id and now.generation == self.broker.runner.generation
 
     def _attach(self) -> None:
-        """Begin under the broker's id of now; return what an earlier consumer's lost reply left behind."""
-        broker_id = self.broker.broker_id
-        self.broker.attach()
+        """Begin anew: after the start, after a lost connection, after this worker was declared dead.
+
+        What was fetched before and not started is void, and goes back to the queue with what never arrived. What was
+        started may still be acknowledged, unless it is another server now: that one may have undone the fetch.
+        """
+        broker_id, generation = self.broker.broker_id, self.broker.runner.generation
+        server = self.broker.attach()
         self._fetched.clear()
         with self._changed:
-            self._outstanding.clear()
+            if server != self._origin.server:
+                self._running.clear()
+            self._running = {redis_id: m for redis_id, m in self._running.items() if m.started and m.is_held()}
+        for redis_id, message in list(self._acks.items()):
+            if message.origin.server != server or not message.is_held():
+                self._acks.pop(redis_id, None)
+                message.removed(False)
+        self.broker.hold_only(self.queue_name, (*self._running, *self._acks))
         if self.broker.reclaim(self.queue_name, broker_id):
-            logger.warning("Returned messages that were fetched but never arrived.", extra={"queue": self.queue_name})
-        self._broker_id = broker_id
+            logger.warning("Returned messages that this worker no longer holds.", extra={"queue": self.queue_name})
+        self._origin = Origin(broker_id, generation, server)
 
     def _refill(self) -> None:
         fetched = self._exchange(self._wait_for_room())
@@ -107,7 +149,7 @@ class RedisConsumer(Consumer):
         elif fetched:
             self._pause = FIRST_PAUSE
             self._fetched.extend(fetched)
-        elif len(self._outstanding) < self.prefetch:
+        elif len(self._running) < self.prefetch:
             self._wait(self._pause)
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
@@ -118,7 +160,7 @@ class RedisConsumer(Consumer):
             return max(0, self._room())
 
     def _room(self) -> int:
-        return self.prefetch - len(self._outstanding)
+        return self.prefetch - len(self._running)
 
     def _wait(self, seconds: float) -> None:
         with self._changed:
@@ -130,7 +172,7 @@ class RedisConsumer(Consumer):
         if not acks and not count:
             return []
         ids = [redis_id for redis_id, _ in acks]
-        removed, fetched = self.broker.exchange(self.queue_name, self._broker_id, count, ids)
+        removed, fetched = self.broker.exchange(self.queue_name, self._origin.broker_id, count, ids)
         for (redis_id, message), confirmed in zip(acks, removed, strict=True):
             self._acks.pop(redis_id, None)
             message.removed(confirmed)
@@ -146,26 +188,30 @@ class RedisConsumer(Consumer):
             except (DecodeError, AttributeError, TypeError) as error:
                 self._undecodable(redis_id, data, error)
                 continue
+            delivery = Delivery(message, data, self.broker, self._origin)
             with self._changed:
-                self._outstanding.add(redis_id)
-            return Delivery(message, data, self.broker, self._broker_id)
+                self._running[redis_id] = delivery
+            return delivery
         return None
 
     def _undecodable(self, redis_id: str, data: bytes, error: Exception) -> None:
         logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
         self.broker.dead_letter_raw(redis_id, self.queue_name, data, error)
-        self.broker.exchange(self.queue_name, self._broker_id, 0, [redis_id])
+        self.broker.exchange(self.queue_name, self._origin.broker_id, 0, [redis_id])
 
     # -- the worker threads -------------------------------------------------------------------------------------
 
     def ack(self, message: Any) -> None:
         """Note that a message is done. A copy that this process lost is somebody else's to remove."""
-        if message.is_valid():
+        if message.give_back:
+            self.requeue([message])
+            message.removed(False)
+        elif message.is_held() and message.origin.server == self._origin.server:
             self._acks[message.redis_id] = message
         else:
             message.removed(False)
         with self._changed:
-            self._outstanding.discard(message.redis_id)
+            self._running.pop(message.redis_id, None)
             if self._room() >= self._step:
                 self._changed.notify()
 
@@ -179,22 +225,24 @@ class RedisConsumer(Consumer):
         self.ack(message)
 
     def requeue(self, messages: Iterable[Any]) -> None:
-        ids = [message.redis_id for message in messages if message.is_valid()]
+        """Put messages back to the head of their queue, if Redis still counts them as this worker's."""
+        ids = [message.redis_id for message in messages if message.is_held()]
         if ids:
-            self.broker.requeue(self.queue_name, self._broker_id, ids)
+            self.broker.requeue(self.queue_name, self.broker.broker_id, ids)
             with self._changed:
-                self._outstanding.difference_update(ids)
+                for redis_id in ids:
+                    self._running.pop(redis_id, None)
 
     def close(self) -> None:
         """Send the acknowledgements, and return what was fetched but not yet handed to a worker thread."""
         ids = [redis_id for redis_id, _ in self._fetched]
         self._fetched.clear()
-        if not self._broker_id or self._broker_id != self.broker.broker_id:
+        if self._origin.broker_id != self.broker.broker_id:
             return
         try:
             while self._acks:
                 self._exchange(0)
             if ids:
-                self.broker.requeue(self.queue_name, self._broker_id, ids)
+                self.broker.requeue(self.queue_name, self._origin.broker_id, ids)
         except (redis.ConnectionError, redis.TimeoutError):
             self.broker.let_go(self.queue_name, ids)  # The next consumer acknowledges and reclaims.

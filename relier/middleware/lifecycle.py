@@ -121,7 +121,9 @@ class Lifecycle(Middleware):
         if process is None:
             return
         if run.settles and not run.hooks_pending:
-            process.runs.ended(run, confirmed)
+            # A copy may have come back with a replaced server, or a repeated call may still arrive (R5).
+            certain = confirmed and process.shares_redis and run.generation == process.generation
+            process.runs.ended(run, certain)
         else:
             process.runs.remove(run)
 

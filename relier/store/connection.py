@@ -51,6 +51,8 @@ class ScriptRunner:
         self.client = client
         #: Called when a connection was lost, before the error is raised (the embedded server: bring it back).
         self.on_lost: Callable[[], object] | None = None
+        #: Grows with each lost connection: while two readings are equal, it was one server, and no call was repeated.
+        self.generation = 0
         self._local = threading.local()
         self._pid = os.getpid()
         self._connections: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
@@ -73,8 +75,16 @@ class ScriptRunner:
                 raise replies[i]
         return replies
 
+    def run_unbroken(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
+        """Run one script on this thread's connection; raises `ConnectionError` when it is not the one used before."""
+        self._raise_if_closed(self._connection())
+        return self.run(script, keys, args)
+
     def run_shared(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
-        """Run one script, in one round trip with those that other threads run at the same moment."""
+        """Run one script, in one round trip with those that other threads run at the same moment.
+
+        A connection that was lost is never renewed in silence: the server behind the next one may have lost writes.
+        """
         if self._pid != os.getpid():
             self._after_fork()
         tail = (len(keys), *keys, *args)
@@ -98,6 +108,7 @@ class ScriptRunner:
     def _exchange_shared(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         if self._shared is None:
             self._shared = self._new_connection()
+        self._raise_if_closed(self._shared)
         return self._exchange_on(self._shared, commands)
 
     def _exchange_on(self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -111,13 +122,20 @@ class ScriptRunner:
         except BaseException as error:
             # A reply may still be on its way; nobody else shall read it as its own.
             connection.disconnect()
+            self.generation += 1
             if isinstance(error, redis.ConnectionError) and self.on_lost is not None:
                 self.on_lost()
             raise
 
+    def _raise_if_closed(self, connection: AbstractConnection) -> None:
+        if self._renew_if_closed(connection):
+            self.generation += 1
+            raise redis.ConnectionError("The connection was closed while it was idle.")
+
     @staticmethod
-    def _renew_if_closed(connection: AbstractConnection) -> None:
+    def _renew_if_closed(connection: AbstractConnection) -> bool:
         """Let an idle connection that the server closed connect again: nothing was sent, so nothing is unsure."""
+        closed = False
         now, used = time.monotonic(), connection.__dict__.get("relier_used", 0.0)
         connection.__dict__["relier_used"] = now
         if used and now - used > IDLE:
@@ -127,6 +145,7 @@ class ScriptRunner:
                 closed = True
             if closed:
                 connection.disconnect()
+        return closed
 
     @staticmethod
     def _read(connection: AbstractConnection) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from relier.errors import RunUnknownError
 from relier.store.connection import Argument, ScriptRunner
 from relier.store.keys import Keys, shard_of
 from relier.store.scripts import script
@@ -109,7 +110,11 @@ class Tasks:
         result: bytes = b"",
         settled: Iterable[Settled] = (),
     ) -> bool:
-        """Record that the run under `fence` completed its task. False: the run was lost, nothing changed."""
+        """Record that the run under `fence` completed its task. False: the run was lost, nothing changed.
+
+        Like `fail`, `discard` and `hand_over` it raises `RunUnknownError` when the store lost the run and cannot take
+        it back: the copy is to be given back then, never acknowledged.
+        """
         args = (sending.task_id, fence, _flag(hooks), result, self._keep, *_triples(settled))
         return self._closing("commit", worker, sending, fence, args) == "accepted"
 
@@ -143,6 +148,8 @@ class Tasks:
         if reply == "lost":  # The store rolled back behind this run: restore it, then close it.
             self.adopt(worker, sending, fence)
             reply = _decode(self._run(name, sending.shard, worker, worker, *args))
+        if reply in ("lost", "unknown"):
+            raise RunUnknownError(f"The store has lost the run of task {sending.task_id}.")
         return reply
 
     def adopt(self, worker: str, sending: Sending, fence: int) -> bool:

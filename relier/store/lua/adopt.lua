@@ -12,7 +12,7 @@ local now = now_us()
 local worker, id, fence = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local rec, newer = load(id)
 if rec and rec[STATE] == 'r' and rec[FENCE] == fence and rec[OWNER] == worker then return 'adopted' end
-if not lost(rec, newer, worker, fence) then return 'refused' end
+if astray(rec, newer, worker, fence) ~= 'lost' then return 'refused' end
 if not rec then
   rec = new_record('r', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[9])
   count('accepted')

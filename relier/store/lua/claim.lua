@@ -102,4 +102,4 @@ elseif state == 's' then
   if rec[SUSPECT] and not slot_free then return hold() end
   return grant('granted')
 end
-return { 'settled' }
+return refuse('settled')

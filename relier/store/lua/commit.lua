@@ -3,10 +3,10 @@
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence   5 '1' if hooks are still to run   6 result to replay them with
 --       7 retention (µs)   8… settles
--- Reply accepted · refused · lost
+-- Reply accepted · refused · lost · unknown (see astray)
 --
 -- Accepts `running` under exactly this fence; the same call repeated is accepted again and counted once (R2). `lost`: the store
--- forgot this run; the caller adopts it and commits again (R5), so a commit that finds no record is accepted in two steps.
+-- forgot this run; the caller adopts it and commits again, so a commit that finds no record is accepted in two steps (R5).
 -- A crash before it: the task is still running, its owner's burial brings it back. A crash after it: with hooks the record is
 -- owned and replayed (R7), without hooks the task has ended and late copies find it settled.
 -- include clock
@@ -28,7 +28,8 @@ end
 
 settle_rest(8, now, keep)
 local rec, newer = load(id)
-if lost(rec, newer, caller, fence) then return 'lost' end
+local stray = astray(rec, newer, caller, fence)
+if stray then return stray end
 if rec and rec[FENCE] == fence then
   if rec[STATE] == 'r' then return finish(rec) end
   if rec[OUTCOME] == 'completed' then return 'accepted' end

@@ -3,7 +3,7 @@
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence (0: the task was not claimed)   5 reason   6 retention (µs)
 --       7 queue   8 actor
--- Reply discarded · refused · lost (adopt the run, then repeat)
+-- Reply discarded · refused · lost · unknown (see astray)
 --
 -- Without a fence it accepts no record and `waiting`; with one only `running` under exactly this fence, so that a run that was
 -- overtaken discards nothing (R3). Repeated, it answers the same and counts once.
@@ -14,7 +14,8 @@ local now = now_us()
 local caller, id, fence, reason = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local rec, newer = load(id)
 if newer then return 'refused' end
-if fence > 0 and lost(rec, newer, caller, fence) then return 'lost' end
+local stray = fence > 0 and astray(rec, newer, caller, fence)
+if stray then return stray end
 if rec and rec[STATE] == 'e' then
   return rec[OUTCOME] == 'discarded' and 'discarded' or 'refused'
 end

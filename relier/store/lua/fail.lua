@@ -4,7 +4,7 @@
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence   5 'retry' or 'dead'   6 delay (µs) until the retry
 --       7 '1' if the failure counts as an attempt   8 '1' if hooks are to run (dead only)   9 reason   10 fingerprint
 --       11 the failure, encoded   12 short text for the run's history
--- Reply retry · dead · refused · lost (adopt the run, then repeat)
+-- Reply retry · dead · refused · lost · unknown (see astray)
 --
 -- Accepts `running` under exactly this fence; repeated, it answers its first verdict (R2): a retry keeps the run's fence until the
 -- next claim. A crash before it: burial counts a crash instead of the failure. A crash after it: the record is due, or dead (with
@@ -14,7 +14,8 @@
 local now = now_us()
 local caller, id, fence, verdict = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local rec, newer = load(id)
-if lost(rec, newer, caller, fence) then return 'lost' end
+local stray = astray(rec, newer, caller, fence)
+if stray then return stray end
 if not rec or rec[FENCE] ~= fence then
   count('refused')
   event(now, 'refused', id, 'worker', caller, 'fence', int(fence))

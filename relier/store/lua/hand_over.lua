@@ -2,7 +2,7 @@
 -- Gives a running task back so that another worker takes it at once: no crash and no attempt is counted.
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence   5 why
--- Reply handed-over · refused · lost (adopt the run, then repeat)
+-- Reply handed-over · refused · lost · unknown (see astray)
 --
 -- Accepts `running` under exactly this fence. Fence first: from here on the old run can change nothing, so the caller may cancel
 -- it afterwards. A crash before it counts as a crash of the worker; after it the record is due. Repeated it is refused, and the
@@ -12,7 +12,8 @@
 local now = now_us()
 local caller, id, fence = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local rec, newer = load(id)
-if lost(rec, newer, caller, fence) then return 'lost' end
+local stray = astray(rec, newer, caller, fence)
+if stray then return stray end
 if not rec or rec[STATE] ~= 'r' or rec[FENCE] ~= fence then return 'refused' end
 remember_run(rec, caller, now, 'handed over', ARGV[5])
 put_back(id, rec, now, now)

@@ -92,9 +92,13 @@ local function to_dlq(id, rec, now, reason)
   event(now, 'dead', id, 'reason', reason)
 end
 
--- Whether the store lost the caller's run in a rollback: a run that moved on leaves a record under a fence at least as high, and
--- only a buried worker may find its task ended and forgotten. The caller then adopts its run and repeats its call.
-local function lost(rec, newer, caller, fence)
-  if newer or (rec and (rec[FENCE] >= fence or rec[STATE] == 'e' or rec[STATE] == 'h')) then return false end
-  return not buried(caller)
+-- What a run may expect that the record does not know, after the store lost data; nil while the record decides.
+--   lost     the run's fence is higher than the record's, or than every fence of the shard: the caller adopts its run and repeats
+--   unknown  no record, but the shard has gone on since: another copy may have run and be forgotten, so the caller gives its copy
+--            back, and never acknowledges it
+local function astray(rec, newer, caller, fence)
+  if newer or buried(caller) then return nil end
+  if not rec then return fence > floor() and 'lost' or 'unknown' end
+  if rec[FENCE] < fence and rec[STATE] ~= 'e' and rec[STATE] ~= 'h' then return 'lost' end
+  return nil
 end
