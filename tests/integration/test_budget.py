@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from relier.envelope import stamp_of
 from relier.sending import sending_of
 from relier.store import Verdict
@@ -55,6 +57,7 @@ def test_a_task_costs_two_calls_of_the_store(fleet: Harness) -> None:
     fleet.settle(tasks)
 
 
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
 def test_a_heartbeat_costs_the_same_however_many_tasks_run(fleet: Harness) -> None:
     worker = fleet.worker(threads=40)
     worker.wait_settled_in()

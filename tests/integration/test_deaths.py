@@ -45,7 +45,12 @@ def test_a_fleet_that_died_as_a_whole_goes_on_with_the_next_worker(fleet: Harnes
     fleet.wait(lambda: len(fleet.store.fleet.workers()) == 1, what="the burial of both")
 
 
-@pytest.mark.parametrize("moved_on", [True, False], ids=["after the others", "before the others"])
+@pytest.mark.parametrize(
+    ("moved_on", "server"),
+    [(True, "embedded"), (False, "embedded"), (True, "redis")],
+    ids=["after the others", "before the others", "on Redis"],
+    indirect=["server"],
+)
 def test_a_frozen_worker_is_replaced_and_can_change_nothing_when_it_comes_back(
     server: Server, fleets: Fleets, moved_on: bool
 ) -> None:
@@ -119,6 +124,7 @@ def _works_on(fleet: Harness, worker: Process, before: str) -> None:
     assert {e.pid for task in more for e in fleet.effects("ran", task)} == {worker.pid}
 
 
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
 def test_poison_is_dead_lettered_and_its_neighbours_complete(fleet: Harness) -> None:
     fleet.workers(2)
     running = [fleet.actors.gated.push(fleet.gate()).id for _ in range(3)]

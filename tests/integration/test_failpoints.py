@@ -29,8 +29,7 @@ ENQUEUE_POINTS = ("enqueued",)
 #: Steps of the sweep.
 PUBLISH_POINTS = ("before-publish", "published", "marked")
 BURY_POINTS = ("before-declare", "declared", "buried-some", "buried")
-#: Elsewhere tested.
-OTHER_POINTS = {"handed-over"}
+HAND_OVER_POINTS = ("handed-over",)
 
 
 def test_every_failpoint_of_the_code_is_tested() -> None:
@@ -39,7 +38,7 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
         name for file in source.rglob("*.py") for name in re.findall(r'failpoints\.hit\("([^"]+)"\)', file.read_text())
     }
 
-    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *PUBLISH_POINTS, *BURY_POINTS} | OTHER_POINTS
+    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *PUBLISH_POINTS, *BURY_POINTS, *HAND_OVER_POINTS}
 
 
 def _died_once(fleet: Harness, point: str) -> None:
@@ -59,6 +58,23 @@ def test_a_worker_killed_at(point: str, fleet: Harness) -> None:
     scenario.settle()
 
     assert fleet.marker(point).exists(), fleet.report()
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+def test_a_stopping_worker_killed_at_handed_over(fleet: Harness) -> None:
+    first = fleet.worker(failpoints=f"handed-over=kill:{fleet.marker('handed-over')}")
+    task = fleet.actors.notified.push(fleet.gate()).id
+    fleet.wait(lambda: fleet.effects("began", task), what="its start")
+    fleet.worker().wait_ready()
+
+    first.popen.terminate()
+
+    fleet.wait(lambda: len(fleet.effects("began", task)) == 2, what="its second run")
+    fleet.open_gate()
+    counters = fleet.settle(1)
+    assert fleet.marker("handed-over").exists()
+    assert counters["handed_over"] == 1
+    assert counters.get("crashes", 0) == 0
 
 
 @pytest.mark.parametrize(
