@@ -119,7 +119,8 @@ class LocalServer(Server):
     def kill(self) -> None:
         if not hasattr(self, "_process"):
             return
-        self._guard.communicate(b"over\n")
+        if self._guard.poll() is None:
+            self._guard.communicate(b"over\n")
         self._process.kill()
         self._process.wait()
 

@@ -37,8 +37,8 @@ class Delivery(MessageProxy):
         self.raw = raw
         self.origin = origin
         self.redis_id: str = message.options["redis_message_id"]
-        #: Whether its claim may have been sent.
-        self.started = False
+        #: Whether its claim may have been sent; False once it is known that it must not be.
+        self.started: bool | None = None
         #: Set when the copy is to go back to the queue instead of being removed.
         self.give_back = False
         #: Called once the copy is acknowledged, with whether that removed it.
@@ -56,8 +56,8 @@ class Delivery(MessageProxy):
         Not after this worker was declared dead, nor after a connection was lost: the server may have given the copy to
         somebody else since, who may have finished and been forgotten.
         """
-        self.started = True
-        return self.is_held() and self.origin.generation == self._broker.runner.generation
+        self.started = self.is_held() and self.origin.generation == self._broker.runner.generation
+        return self.started
 
     def is_held(self) -> bool:
         """Whether this worker has not been declared dead since the fetch."""
@@ -98,6 +98,9 @@ class RedisConsumer(Consumer):
         self._changed = threading.Condition()
         self._pause = FIRST_PAUSE
         self._origin = Origin()
+        #: Whether a copy was dropped since it was held, so that Redis still counts it as this worker's.
+        self._dropped = False
+        self._away = False
         self._step = max(1, prefetch // 4)
 
     # -- the consumer thread ------------------------------------------------------------------------------------
@@ -106,11 +109,17 @@ class RedisConsumer(Consumer):
         try:
             if not self._is_attached():
                 self._attach()
+                self._away = False
+            if self._dropped:
+                self._dropped = False
+                self.broker.reclaim(self.queue_name, self._origin.broker_id)
             if not self._fetched:
                 self._refill()
             return self._take()
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            logger.warning("The broker is away.", extra={"queue": self.queue_name, "error": type(error).__name__})
+            if not self._away:
+                logger.warning("The broker is away.", extra={"queue": self.queue_name, "error": type(error).__name__})
+            self._away = True
             self._origin = Origin(server=self._origin.server)
             self._wait(LONGEST_PAUSE)
             return None
@@ -206,10 +215,12 @@ class RedisConsumer(Consumer):
         if message.give_back:
             self.requeue([message])
             message.removed(False)
-        elif message.is_held() and message.origin.server == self._origin.server:
+        elif message.started is not False and message.is_held() and message.origin.server == self._origin.server:
             self._acks[message.redis_id] = message
         else:
             message.removed(False)
+            self.broker.let_go(self.queue_name, [message.redis_id])
+            self._dropped = True
         with self._changed:
             self._running.pop(message.redis_id, None)
             if self._room() >= self._step:

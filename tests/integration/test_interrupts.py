@@ -40,7 +40,7 @@ def _interrupt_while_redis_is_away(fleet: Harness, server: Server, worker: Proce
     server.restart()
 
 
-@pytest.mark.parametrize("point", ["fetched", "claimed", "done", "committed"])
+@pytest.mark.parametrize("point", ["claimed", "done", "committed"])
 def test_a_time_limit_that_passes_while_redis_is_away_loses_nothing(
     fleets: Fleets, private_server: PrivateServers, point: str
 ) -> None:
@@ -57,6 +57,26 @@ def test_a_time_limit_that_passes_while_redis_is_away_loses_nothing(
     assert counters["completed"] == 2, fleet.report()
     assert fleet.effects("ran", task)
     assert fleet.effects("told")
+
+
+def test_a_time_limit_that_passes_during_the_claim_is_the_runs_failure(
+    fleets: Fleets, private_server: PrivateServers
+) -> None:
+    server = private_server("embedded")
+    fleet = fleets(server)
+    worker = _stopped_at(fleet, "fetched")
+    task = fleet.actors.limited.push(fleet.gate()).id
+    fleet.open_gate()
+    _wait_stopped(fleet, worker)
+
+    server.stop()
+    worker.signal(signal.SIGCONT)
+    fleet.wait(lambda: TIME_LIMIT in worker.text(), what="the interrupt")
+    server.cont()
+
+    counters = fleet.settle(1)
+    assert counters["completed"] == counters["failed"] == 1, fleet.report()
+    assert [effect.attempt for effect in fleet.effects("ran", task)] == [1]
 
 
 def test_a_copy_that_the_store_cannot_judge_is_not_acknowledged(fleet: Harness) -> None:
