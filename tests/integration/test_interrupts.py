@@ -59,7 +59,7 @@ def test_a_time_limit_that_passes_while_redis_is_away_loses_nothing(
     assert fleet.effects("told")
 
 
-def test_a_time_limit_that_passes_during_the_claim_is_the_runs_failure(
+def test_a_time_limit_that_passes_while_the_claim_is_on_its_way_loses_nothing(
     fleets: Fleets, private_server: PrivateServers
 ) -> None:
     server = private_server("embedded")
@@ -75,8 +75,8 @@ def test_a_time_limit_that_passes_during_the_claim_is_the_runs_failure(
     server.cont()
 
     counters = fleet.settle(1)
-    assert counters["completed"] == counters["failed"] == 1, fleet.report()
-    assert [effect.attempt for effect in fleet.effects("ran", task)] == [1]
+    assert counters["completed"] == 1, fleet.report()
+    assert len(fleet.effects("ran", task)) == 1
 
 
 def test_a_copy_that_the_store_cannot_judge_is_not_acknowledged(fleet: Harness) -> None:
