@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any
 
+import dramatiq.asyncio
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.threading import Interrupt
 
@@ -81,3 +82,11 @@ class CoroutineRun:
             self._done.set_exception(error)
         else:
             self._done.set_result(task.result())
+
+
+def coroutine_function(fn: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return the coroutine function that Dramatiq wrapped for a worker thread, or None for a plain function."""
+    if getattr(fn, "__globals__", None) is not vars(dramatiq.asyncio):
+        return None
+    original: Callable[..., Any] | None = getattr(fn, "__wrapped__", None)
+    return original

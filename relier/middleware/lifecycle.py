@@ -13,8 +13,9 @@ from dramatiq.middleware import Middleware
 
 from relier import failpoints
 from relier.envelope import stamp_of
+from relier.execution import Execution
 from relier.hooks import results_of
-from relier.lifecycle import Execution, claim_before_running, deliver, run_of, take_delivery
+from relier.lifecycle import claim_before_running, deliver, run_of, take_delivery
 from relier.queues import is_internal
 from relier.runs import Phase, Run
 from relier.sending import sending_of

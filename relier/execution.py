@@ -1,0 +1,309 @@
+"""One run of a task, from the claim to the close, in the thread that received its message (R1)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from dramatiq import Broker
+from dramatiq.actor import Actor
+from dramatiq.middleware import Interrupt, Shutdown, SkipMessage
+
+from relier import failpoints
+from relier.brokers.lanes import give_back
+from relier.envelope import stamp_of
+from relier.errors import RunUnknownError
+from relier.failures import RetryPolicy, decide
+from relier.followups import send_failure_callback
+from relier.hooks import (
+    decode_failure,
+    decode_result,
+    encode_failure,
+    encode_result,
+    has_failure_hooks,
+    has_success_hooks,
+    replayed_failure,
+)
+from relier.process import WorkerProcess
+from relier.runner import CoroutineRun, RunCancelled, coroutine_function
+from relier.runs import Phase, Run, current
+from relier.sending import sending_of
+from relier.store import Claim, Failure, Settled, Verdict
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Delivery:
+    """The message that this worker thread is about to run, between the before-hook and the actor."""
+
+    message: Any
+    process: WorkerProcess
+
+
+class SkippedByStore(SkipMessage):
+    """The copy is acknowledged without running: the store has the task, or the task has ended."""
+
+
+class Execution:
+    """One attempt to run the copy of a task that this thread holds."""
+
+    def __init__(self, delivery: Delivery, fn: Callable[..., Any]) -> None:
+        self.message = delivery.message
+        self.process = delivery.process
+        self.tasks = delivery.process.store.tasks
+        self.broker: Broker = delivery.process.broker
+        self.fn = fn
+        #: An interrupt that came during the claim; it was meant for the user code.
+        self._interrupt: Interrupt | None = None
+
+    @property
+    def actor(self) -> Actor[..., Any]:
+        return self.broker.get_actor(self.message.actor_name)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Claim, run and close; returns the actor's result or raises what Dramatiq's hooks shall see."""
+        failpoints.hit("fetched")
+        run, claim = self._claim_or_reject()
+        if claim.verdict is Verdict.REPLAY:
+            return self._replay(run, claim)
+        failpoints.hit("claimed")
+        try:
+            if self._interrupt is not None:
+                raise self._interrupt
+            result = self._call(run, args, kwargs)
+        except SkipMessage:
+            self._discard(run, "skipped")
+            raise
+        except BaseException as error:
+            return self._failed(run, error)
+        failpoints.hit("done")
+        self._commit(run, result)
+        failpoints.hit("committed")
+        return result
+
+    def fail_unclaimed(self, error: BaseException) -> None:
+        """Record a failure of a foreign before-hook: the actor never ran, and the task shall be tried again."""
+        run, claim = self._claim_or_reject()
+        if claim.verdict is not Verdict.REPLAY:
+            try:
+                self._failed(run, error)
+            except Exception:
+                logger.debug("A before-hook failed.", exc_info=True)
+
+    # -- claiming -----------------------------------------------------------------------------------------------
+
+    def _claim_or_reject(self) -> tuple[Run, Claim]:
+        """Claim; reject the copy on an error that nobody foresaw: without custody it must not be acknowledged."""
+        try:
+            return self._claim()
+        except SkipMessage:
+            raise
+        except BaseException:
+            for run in self.process.runs.find(stamp_of(self.message).task_id):
+                if run.message is self.message:
+                    self.process.runs.remove(run)
+            self.message.fail()
+            raise
+
+    def _claim(self) -> tuple[Run, Claim]:
+        run = None
+        while True:
+            try:
+                run = run or self._new_run()
+                claim = self._ask(run)
+                if claim.verdict is not Verdict.FENCED:
+                    return self._follow(run, claim), claim
+                self.process.runs.remove(run)
+                self.process.refence(run.worker_id)
+                run = None
+            except Interrupt as error:  # Ask again with the same nonce: the store may have granted the run.
+                self._interrupt = error
+
+    def _follow(self, run: Run, claim: Claim) -> Run:
+        if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
+            return self._own(run, claim)
+        self.process.runs.remove(run)
+        self._hand_custody(run)
+        return self._skip(claim.verdict)
+
+    def _drop_if_not_ours(self) -> None:
+        """Drop a copy whose delivery is void (R5): it goes back to the queue, or went back long ago."""
+        may_start = getattr(self.message, "may_start", None)
+        if may_start is not None and not may_start():
+            self._skip("void")
+
+    def _skip(self, why: str) -> NoReturn:
+        self.message.options["store_results"] = False
+        raise SkippedByStore(f"The store says: {why}.")
+
+    def _new_run(self) -> Run:
+        stamp = stamp_of(self.message)
+        sending = sending_of(self.broker, self.message, stamp, self.process.settings)
+        run = Run(self.message, stamp, sending, self.process.identity, self.process.generation)
+        # Only now: whoever is declared dead in between still has the old identity, and is refused.
+        self._drop_if_not_ours()
+        return run
+
+    def _ask(self, run: Run) -> Claim:
+        runs = self.process.runs
+        runs.add(run)
+        settled = runs.unsettled(run.stamp.shard, limit=20)
+        run.holds_slot = run.stamp.suspect and self.process.suspect_slot.acquire(blocking=False)
+        try:
+            claim = self.process.patiently(lambda: self._send_claim(run, settled))
+        except SkipMessage:  # The copy is void. If an earlier try was granted, a beat puts the task back.
+            self._free_slot(run)
+            runs.remove(run)
+            raise
+        except BaseException:
+            self._free_slot(run)
+            raise
+        runs.sent(settled)
+        if run.holds_slot and not (claim.suspect and claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER)):
+            self._free_slot(run)
+        return claim
+
+    def _send_claim(self, run: Run, settled: list[Settled]) -> Claim:
+        self._drop_if_not_ours()  # At every try: while one waited, the server may have been replaced.
+        return self.tasks.claim(
+            run.worker_id, run.sending, run.nonce, run.stamp.fence, slot_free=run.holds_slot, settled=settled
+        )
+
+    def _free_slot(self, run: Run) -> None:
+        if run.holds_slot:
+            run.holds_slot = False
+            self.process.suspect_slot.release()
+
+    def _own(self, run: Run, claim: Claim) -> Run:
+        run.fence, run.attempt, run.crashes = claim.fence, claim.attempt, claim.crashes
+        run.phase = Phase.RUNNING
+        self.message.relier_run = run
+        if claim.crashes:
+            logger.info("Running a task again after a crash.", extra={"task": run.task_id, "crashes": claim.crashes})
+        return run
+
+    def _replay(self, run: Run, claim: Claim) -> Any:
+        """Return or raise the stored end of the task, so that only its hooks run (R7)."""
+        run.phase, run.hooks_pending, run.settles = Phase.CLOSED, True, True
+        if claim.outcome == "dead":
+            run.final_failure = True
+            run.exhausted = bool(decode_failure(claim.result).get("exhausted"))
+            raise replayed_failure(claim.result)
+        return decode_result(claim.result)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def _call(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        failpoints.hit("running")
+        original = coroutine_function(self.fn)
+        token = current.set(run)
+        try:
+            if original is None:
+                return self.fn(*args, **kwargs)
+            coroutine = CoroutineRun(lambda: original(*args, **kwargs))
+            run.cancel = coroutine.cancel
+            return coroutine.wait()
+        finally:
+            run.cancel = None
+            current.reset(token)
+
+    # -- closing ------------------------------------------------------------------------------------------------
+
+    def _close(self, run: Run, call: Callable[[], Any]) -> Any:
+        """Close the grant with one call of the store, exactly once; raises `SkippedByStore` when the run was lost."""
+        while True:
+            try:
+                answer = self._close_once(run, call)
+                break
+            except Interrupt:  # It was meant for the user code, which is over. The call may be repeated.
+                continue
+            except RunUnknownError:
+                logger.warning("The store lost a run; its copy goes back.", extra={"task": run.task_id})
+                run.phase = Phase.LOST
+                give_back(self.broker, self.message)
+                self._give_up(run)
+        self._free_slot(run)
+        if answer in (False, "refused"):
+            logger.warning("A run came too late: its task has moved on.", extra={"task": run.task_id})
+            self._give_up(run)
+        return answer
+
+    def _close_once(self, run: Run, call: Callable[[], Any]) -> Any:
+        with run.lock:
+            if run.phase is not Phase.RUNNING:
+                return False
+            answer = self.process.patiently(call)
+            run.phase = Phase.LOST if answer in (False, "refused") else Phase.CLOSED
+            return answer
+
+    def _give_up(self, run: Run) -> NoReturn:
+        """Leave a task that is no longer ours alone."""
+        self._free_slot(run)
+        self.process.runs.remove(run)
+        self.message.relier_run = None
+        self._skip("the run was lost")
+
+    def _hand_custody(self, run: Run) -> None:
+        """Leave the task to the store when its write is durable; else the copy goes back to its queue (R4)."""
+        if not self.process.hand_custody(run.generation):
+            give_back(self.broker, self.message)
+
+    def _commit(self, run: Run, result: Any) -> None:
+        runs = self.process.runs
+        hooks = has_success_hooks(self.broker, self.message)
+        encoded = encode_result(result) if hooks else b""
+        settled = runs.unsettled(run.stamp.shard, limit=20)
+        self._close(
+            run,
+            lambda: self.tasks.commit(
+                run.worker_id, run.sending, run.fence, hooks=hooks, result=encoded, settled=settled
+            ),
+        )
+        runs.sent(settled)
+        run.hooks_pending, run.settles = hooks, True
+
+    def _failed(self, run: Run, error: BaseException) -> Any:
+        """Record the failure; raises the error for Dramatiq's hooks, or skips when the run was lost."""
+        if isinstance(error, RunCancelled) or run.phase is Phase.LOST:
+            return self._cancelled(run)
+        if isinstance(error, Shutdown):
+            self.process.hand_over(run, "shutdown")
+            return self._give_up(run)
+        failure = self._judge(run, error)
+        if failure.retry:
+            send_failure_callback(self.broker, self.process, run, error)
+        failpoints.hit("before-fail")
+        run.final_failure = not failure.retry
+        self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
+        failpoints.hit("failed")
+        self._hand_custody(run)
+        run.hooks_pending = run.final_failure and failure.hooks
+        run.settles = run.final_failure
+        raise error
+
+    def _cancelled(self, run: Run) -> Any:
+        """Discard what was cancelled on request; a run that was lost before needs nothing more."""
+        self._discard(run, "cancelled")
+        return self._skip("cancelled")
+
+    def _discard(self, run: Run, reason: str) -> None:
+        self._close(run, lambda: self.tasks.discard(run.worker_id, run.sending, run.fence, reason))
+        run.settles = True
+
+    def _judge(self, run: Run, error: BaseException) -> Failure:
+        policy = RetryPolicy.of(self.message.options, self.actor.options)
+        decision = decide(error, run.attempt, policy)
+        run.exhausted = decision.exhausted
+        summary = f"{type(error).__name__}: {error}"[:300]
+        return Failure(
+            retry=decision.retry,
+            delay=decision.delay_seconds,
+            counts=decision.counts_attempt,
+            hooks=has_failure_hooks(self.broker, self.message),
+            reason=decision.reason,
+            encoded=encode_failure(error, exhausted=decision.exhausted, retries=run.attempt),
+            summary=summary,
+        )
