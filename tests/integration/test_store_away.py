@@ -30,11 +30,12 @@ class Load:
 
     def _push(self) -> None:
         actors = self.fleet.actors
-        kinds = [actors.quick, actors.aquick, actors.flaky]
+        # With two servers each failure waits until the store's write is durable, up to a second.
+        kinds = [actors.flaky, *[actors.quick, actors.aquick] * (30 if self.fleet.settings.broker_url else 1)]
         while not self._over.wait(0.002):
             number = len(self.sent)
             try:
-                self.sent.append(kinds[number % 3].push(number % 2).id)
+                self.sent.append(kinds[number % len(kinds)].push(number % 2).id)
             except redis.RedisError:
                 self.unsure += 1  # it may have arrived
 
@@ -71,6 +72,20 @@ def test_nothing_happens_when_redis_is_killed_and_comes_back(
         server.restart()
 
     _away(fleets(server), kill)
+
+
+@pytest.mark.parametrize("which", ["store", "broker"])
+def test_store_and_broker_may_be_two_servers_and_either_may_be_killed(
+    fleets: Fleets, private_server: PrivateServers, which: str
+) -> None:
+    servers = {"store": private_server("embedded"), "broker": private_server("embedded")}
+
+    def kill(fleet: Harness) -> None:
+        servers[which].kill()
+        _pass(2.0)
+        servers[which].restart()
+
+    _away(fleets(servers["store"], broker_url=servers["broker"].url), kill)
 
 
 @pytest.mark.parametrize("kind", ["embedded", "redis"])
