@@ -92,7 +92,7 @@ class LocalRuns:
 
     def ended(self, run: Run, confirmed: bool) -> None:
         """Move a run whose copy is acknowledged to the settlements."""
-        settled = Settled(run.task_id, run.stamp.shard, run.fence, confirmed)
+        settled = Settled(run.task_id, run.stamp.shard, run.fence, confirmed, run.generation)
         with self._lock:
             self._unsettled[settled.shard][settled.task_id, settled.fence] = settled
             self._runs.discard(run)

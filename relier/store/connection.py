@@ -63,8 +63,15 @@ class ScriptRunner:
         """Run one script and return its reply; loads it into the server's cache when it is missing."""
         return self.run_many([(script, keys, args)])[0]
 
-    def run_many(self, calls: Sequence[tuple[Script, Sequence[str], Iterable[Argument]]]) -> list[Any]:
-        """Run several scripts in one round trip; raises the first error that one of them replied."""
+    def run_many(
+        self, calls: Sequence[tuple[Script, Sequence[str], Iterable[Argument]]], *, unbroken: bool = False
+    ) -> list[Any]:
+        """Run several scripts in one round trip; raises the first error that one of them replied.
+
+        `unbroken`: raise `ConnectionError` when this thread's connection is not the one used before.
+        """
+        if unbroken:
+            self._raise_if_closed(self._connection())
         packed = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
         replies = self._exchange(packed)
         for i, reply in enumerate(replies):
@@ -77,8 +84,7 @@ class ScriptRunner:
 
     def run_unbroken(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
         """Run one script on this thread's connection; raises `ConnectionError` when it is not the one used before."""
-        self._raise_if_closed(self._connection())
-        return self.run(script, keys, args)
+        return self.run_many([(script, keys, args)], unbroken=True)[0]
 
     def run_shared(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
         """Run one script, in one round trip with those that other threads run at the same moment.
@@ -112,7 +118,8 @@ class ScriptRunner:
         return self._exchange_on(self._shared, commands)
 
     def _exchange_on(self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        self._renew_if_closed(connection)
+        if self._renew_if_closed(connection):
+            self.generation += 1
         try:
             if len(commands) == 1:
                 connection.send_command(*commands[0])

@@ -93,7 +93,7 @@ class Tasks:
             sending.payload_version,
             sending.body,
             self._keep,
-            *_triples(settled),
+            *self._triples(settled),
         )
         verdict = Verdict(_decode(reply[0]))
         if len(reply) == 1:
@@ -115,7 +115,7 @@ class Tasks:
         Like `fail`, `discard` and `hand_over` it raises `RunUnknownError` when the store lost the run and cannot take
         it back: the copy is to be given back then, never acknowledged.
         """
-        args = (sending.task_id, fence, _flag(hooks), result, self._keep, *_triples(settled))
+        args = (sending.task_id, fence, _flag(hooks), result, self._keep, *self._triples(settled))
         return self._closing("commit", worker, sending, fence, args) == "accepted"
 
     def fail(self, worker: str, sending: Sending, fence: int, failure: Failure) -> str:
@@ -175,12 +175,21 @@ class Tasks:
         for item in settled:
             by_shard.setdefault(item.shard, []).append(item)
         calls = [
-            (script("settle"), self._keys.shard(shard, ""), (self._now(), self._keep, *_triples(items[i : i + BATCH])))
+            (
+                script("settle"),
+                self._keys.shard(shard, ""),
+                (self._now(), self._keep, *self._triples(items[i : i + BATCH])),
+            )
             for shard, items in by_shard.items()
             for i in range(0, len(items), BATCH)
         ]
         if calls:
-            self._runner.run_many(calls)
+            self._runner.run_many(calls, unbroken=True)
+
+    def _triples(self, settled: Iterable[Settled]) -> list[Argument]:
+        """Flatten settlements. What was confirmed by a server that was lost since may be undone (R5)."""
+        now = self._runner.generation
+        return [part for s in settled for part in (s.task_id, s.fence, _flag(s.confirmed and s.generation == now))]
 
     def reconcile(self, worker: str, snapshot: int, runs: Mapping[int, Sequence[tuple[str, int]]]) -> Reconciled:
         """Compare the store's view of `worker` with its own, over all given shards.
@@ -286,10 +295,6 @@ class Tasks:
         """Count a member as done, once; returns members done and the group's size (-1: not known)."""
         reply = self._runner.run(script("group_join"), (self._keys.group(group_id),), (self._now(), member, 0, ttl_ms))
         return int(reply[0]), int(reply[1])
-
-
-def _triples(settled: Iterable[Settled]) -> list[Argument]:
-    return [part for s in settled for part in (s.task_id, s.fence, _flag(s.confirmed))]
 
 
 def _due(shard: int, flat: Sequence[Any]) -> Due:

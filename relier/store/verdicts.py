@@ -47,7 +47,7 @@ class Failure:
     counts: bool  #: whether it counts as an attempt
     hooks: bool  #: whether hooks are to run after a final failure
     reason: str
-    encoded: bytes  #: the failure for people and for replays (see `relier.lifecycle`)
+    encoded: bytes  #: the failure for people and for replays (see `relier.hooks`)
     summary: str  #: short text for the run's history
     fingerprint: str = ""
 
@@ -60,6 +60,7 @@ class Settled:
     shard: int
     fence: int
     confirmed: bool  #: whether our own ack script saw the copy removed
+    generation: int = 0  #: that of the store's connections at the time; after another one nothing is confirmed
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from relier.store import Settled, Verdict
 from tests.store.desk import SECOND, SHARD, Desk
@@ -48,6 +49,21 @@ def test_a_task_that_the_store_published_is_kept_even_if_confirmed(desk: Desk) -
     claim = desk.claim(seen=desk.published())
     desk.commit(claim.fence, hooks=True)
     desk.settle(claim.fence, confirmed=True)
+    assert desk.state() == "e"
+
+
+def test_a_settlement_that_waited_over_a_lost_connection_confirms_nothing(desk: Desk) -> None:
+    """The server behind the next connection may have brought the copy back."""
+    fence = desk.run()
+    desk.commit(fence, hooks=True)
+    settled = [Settled("t", SHARD, fence, True, desk.store.runner.generation)]
+    desk.settle(fence - 1, confirmed=True)  # The connection is in use.
+    desk.client.client_kill_filter(_type="normal", skipme=True)
+
+    with pytest.raises(redis.ConnectionError):
+        desk.tasks.settle(settled)
+    desk.tasks.settle(settled)
+
     assert desk.state() == "e"
 
 
