@@ -112,11 +112,11 @@ class Judge(RuleBasedStateMachine):
         return found
 
     def _stolen(self, before: Look, own: Run | None) -> list[str]:
-        """Runs taken from a living worker that was never declared dead."""
+        """Runs taken from a living worker that was never declared dead. Data loss may take what a lost history gave."""
         found = []
         for process, run in self.world.runs(*LOCAL):
             was, now = before.records.get(run.task), self.seen.records.get(run.task)
-            if run is own or run.caller != process.identity or run.caller in self.parted or not was:
+            if run is own or run.outlived or run.caller != process.identity or run.caller in self.parted or not was:
                 continue
             held = was.state in "rh" and (was.owner, was.fence) == (run.caller, run.granted())
             if held and (not now or (now.state, now.owner, now.fence) != (was.state, was.owner, was.fence)):
@@ -133,8 +133,7 @@ class Judge(RuleBasedStateMachine):
             return [f"{completed} completions by nobody"]
         task = self.world.tasks[own.task]
         task.once_ended = True
-        # A run that outlived its server is taken back without record (R5), even if the task ran elsewhere since.
-        task.completions += 1 if not own.outlived or not task.completions else 0
+        task.completions += 1
         return [f"{own.task} completed {task.completions} times"] if task.completions > 1 else []
 
     def _lost(self) -> list[str]:

@@ -9,7 +9,7 @@ from relier.store import Due
 from tests.store.judge import RETENTION, Saved
 from tests.store.look import inconsistencies, look
 from tests.store.runs import Runs, pick_from
-from tests.store.world import SHARDS, Copy, Process
+from tests.store.world import SHARDS, Copy, Ledger, Process
 
 FAR = 4_000_000_000_000_000
 HOUR = 3_600_000_000
@@ -126,7 +126,7 @@ class StoreMachine(Runs):
 
     def publish(self, due: Due, then: str) -> None:
         if then != "hold back":
-            self.enqueue(Copy(next(self.world.numbers), due.task_id, due.fence, due.suspect))
+            self.world.broker.enqueue(Copy(next(self.world.numbers), due.task_id, due.fence, due.suspect))
         if then != "crash":
             self.tasks.mark_published([(due, "no consumer" if then == "hold back" else "")], 30.0, 1800.0)
             self.judge("mark", {due.task_id})
@@ -156,9 +156,10 @@ class StoreMachine(Runs):
         for name, value in saved.keys.items():
             pipe.restore(name, 0, value)
         pipe.execute()
-        for task_id, ledger in saved.tasks.items():
-            task = self.world.tasks[task_id]
+        for task_id, task in self.world.tasks.items():
+            ledger = saved.tasks.get(task_id, Ledger(task.sending))
             task.completions, task.hooks_owed = ledger.completions, ledger.hooks_owed
+            task.hooks_ran |= ledger.hooks_ran
         self.parted = saved.parted
         if self.world.same_server:
             self.world.broker = saved.broker

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from relier.errors import RunUnknownError
 from relier.store import Claim, Failure, Sending, Settled, Verdict
 from relier.store.verdicts import RUNS
 from tests.store.judge import Judge
@@ -38,7 +39,10 @@ class Runs(Judge):
         return sending.task_id
 
     def enqueue(self, copy: Copy) -> None:
+        """Enqueue a first-hand copy; what `push` promised survives."""
         self.world.broker.enqueue(copy)
+        if self.saved:
+            self.saved.broker.enqueue(copy)
 
     def mark(self, task_id: str, action: str) -> None:
         before, shard = self.seen.records.get(task_id), self.world.tasks[task_id].sending.shard
@@ -52,6 +56,7 @@ class Runs(Judge):
         self.check(self.tasks.schedule(sending, 5.0), "a new task was refused")
         self.judge("schedule", {task_id})
         self.check(not self.tasks.schedule(sending, 5.0), "a known task was scheduled again")
+        self.durable()
 
     def deliver(self, copy: Copy, process: Process) -> Run | None:
         if process.identity in self.world.broker.barred:
@@ -183,13 +188,17 @@ class Runs(Judge):
 
     def judged_close(self, run: Run, ending: str) -> bool:
         was = self.seen.records.get(run.task)
-        accepted = self._send_ending(run, self.world.tasks[run.task].sending, ending)
+        try:
+            accepted = self._send_ending(run, self.world.tasks[run.task].sending, ending)
+        except RunUnknownError:
+            self.check(was is None, f"{ending} of {run} is unknown, the record was {was}")
+            accepted = False
         if was and was.state == "r" and was.fence == run.fence:
             self.check(accepted, f"{ending} of {run} was refused, the record was {was}")
         elif was and was.fence > run.fence and not (ending == "discard" and was.outcome == "discarded"):
             self.check(not accepted, f"{ending} of the overtaken {run} was accepted, the record was {was}")
-        if accepted and ending.endswith("hooks"):
-            self.world.tasks[run.task].hooks_owed = True
+        if accepted:
+            self.world.tasks[run.task].hooks_owed = ending.endswith("hooks")
         self.judge(ending, {run.task}, run)
         return accepted
 

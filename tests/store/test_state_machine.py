@@ -61,7 +61,6 @@ class Events(StoreMachine):
             self.schedule(task_id)
         for _ in range({"enqueued": 1, "enqueued twice": 2, "scheduled": 0}[how]):
             self.enqueue(Copy(next(self.world.numbers), task_id, 0))
-        self.durable()
 
     @precondition(lambda self: self.world.broker.queued())
     @rule(copy=picks, process=picks, steps=st.sampled_from([0, 1, 1]), reply=replies, ride=st.booleans())
