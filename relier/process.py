@@ -43,7 +43,7 @@ PATIENCE_STEP = 0.5
 
 def new_identity() -> str:
     """Return a fresh worker id: host, process id, random."""
-    return f"{socket.gethostname()[:24]}:{os.getpid()}:{secrets.token_hex(4)}"
+    return f"{socket.gethostname()[:24]}:{os.getpid()}:{secrets.token_urlsafe(6)}"
 
 
 class WorkerProcess:
@@ -96,10 +96,7 @@ class WorkerProcess:
             self._beats.join(timeout=5)
         try:
             self._settle()
-            leftovers = bool(len(self.runs) or self.runs.unsettled())
-            self.store.fleet.leave(self.identity, leftovers)
-            if not leftovers and hasattr(self.broker, "detach"):
-                self.broker.detach()
+            self.store.fleet.leave(self.identity)
         except UNAVAILABLE:
             logger.warning("Left without a word: the store is away. This worker will be declared dead.")
         self.control.stop()

@@ -34,7 +34,7 @@ class Run:
     worker_id: str
     #: The store connections' generation at its beginning: another one at its end means doubt.
     generation: int = 0
-    nonce: bytes = field(default_factory=lambda: secrets.token_bytes(8))
+    nonce: bytes = field(default_factory=lambda: secrets.token_bytes(4))
     fence: int = 0
     attempt: int = 0
     crashes: int = 0

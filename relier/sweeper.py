@@ -114,7 +114,10 @@ class Sweeper:
         owed = self.store.fleet.obligation(worker)
         if owed is None:
             return
-        suspect_ran = self.store.tasks.runs_suspect(worker, range(SHARDS))
+        suspect_ran = owed.get("suspect_ran")
+        if suspect_ran is None:
+            suspect_ran = self.store.tasks.runs_suspect(worker, range(SHARDS))
+            self.store.fleet.note_suspect(worker, suspect_ran)
         put_back = 0
         for first in range(0, SHARDS, BURIED_AT_ONCE):
             put_back += self._bury(worker, list(range(first, first + BURIED_AT_ONCE)), owed["how"], suspect_ran)

@@ -192,10 +192,6 @@ class RelierRedisBroker(RedisBroker):
             self._held.setdefault(queue_name, set()).update(message_id for message_id, _ in taken)
         return [bool(r) for r in removed], taken
 
-    def detach(self) -> None:
-        """Leave in order: nothing is held under this broker id any more."""
-        self.runner.command("ZREM", self._known, self.broker_id)
-
     def pending_acks(self, queue_name: str) -> dict[str, Any]:
         """Return the acknowledgements of a queue that are noted but not sent, by message id."""
         return self._acks.setdefault(queue_name, {})
@@ -219,8 +215,9 @@ class RelierRedisBroker(RedisBroker):
 
     def dead_letter(self, message: Any, reason: str, error: BaseException) -> None:
         """Keep a message that cannot be run as a dead letter; returns when the store has it."""
-        sending = sending_of(self, message, stamp_of(message), self.settings)
-        self.store.tasks.dead_letter(sending, reason, encode_failure(error))
+        stamp = stamp_of(message)
+        sending = sending_of(self, message, stamp, self.settings)
+        self.store.tasks.dead_letter(sending, reason, encode_failure(error), stamp.fence)
 
     def dead_letter_raw(self, message_id: str, queue_name: str, data: bytes, error: BaseException) -> None:
         """Keep bytes that cannot be decoded as a dead letter; returns when the store has them."""

@@ -93,9 +93,10 @@ class Lifecycle(Middleware):
         reason = "max_age" if message.failed else "skipped"
         message.failed = False
         process = delivery.process
-        sending = sending_of(broker, message, stamp_of(message), process.settings)
+        stamp = stamp_of(message)
+        sending, seen = sending_of(broker, message, stamp, process.settings), stamp.fence
         try:
-            process.patiently(lambda: process.store.tasks.discard(process.identity, sending, 0, reason))
+            process.patiently(lambda: process.store.tasks.discard(process.identity, sending, 0, reason, seen))
         except BaseException:
             message.fail()  # The store did not take note, so the copy must not be acknowledged.
             raise

@@ -51,11 +51,11 @@ class Fleet:
 
     def declare_dead(self, worker: str) -> bool:
         """Declare a worker dead; True for the one caller that did it."""
-        return bool(self._run("part", worker, "crash", "1", int(GONE_KEPT * 1e6)))
+        return bool(self._run("part", worker, "crash", int(GONE_KEPT * 1e6)))
 
-    def leave(self, worker: str, leftovers: bool) -> bool:
-        """Leave in order; with `leftovers` what the worker still owns is handed over by the next sweep."""
-        return bool(self._run("part", worker, "left", "1" if leftovers else "0", int(GONE_KEPT * 1e6)))
+    def leave(self, worker: str) -> bool:
+        """Leave in order; what the worker still owns, be it by a request that arrives late, is handed over."""
+        return bool(self._run("part", worker, "left", int(GONE_KEPT * 1e6)))
 
     def observe(self) -> Observation:
         """Look at beats, obligations and leases."""
@@ -101,6 +101,13 @@ class Fleet:
         owed: dict[str, Any] = json.loads(raw)
         owed["told"] = json.loads(owed["told"])
         return owed
+
+    def note_suspect(self, worker: str, suspect_ran: bool) -> None:
+        """Note in an obligation whether a suspect ran, before the first burial hides it."""
+        raw = self._runner.command("HGET", self._keys.fleet[3], worker)
+        if raw is not None:
+            owed = json.dumps({**json.loads(raw), "suspect_ran": suspect_ran})
+            self._runner.command("HSET", self._keys.fleet[3], worker, owed)
 
     def fulfilled(self, worker: str) -> None:
         """Drop an obligation after everything in it was done."""

@@ -30,7 +30,7 @@ class Keys:
 
     def shard(self, shard: int, worker: str) -> tuple[str, ...]:
         """Return a shard's keys, the last one being `worker`'s own set."""
-        return (*self._shards[shard], self._prefixes[shard] + "own:" + worker)
+        return (*self._shards[shard], f"{self._prefixes[shard]}own:{worker.rpartition(':')[2]}")
 
     def group(self, group_id: str) -> str:
         return f"{self._prefixes[shard_of(group_id)]}grp:{group_id}"

@@ -134,9 +134,12 @@ class Tasks:
         )
         return self._closing("fail", worker, sending, fence, args)
 
-    def discard(self, worker: str, sending: Sending, fence: int, reason: str) -> bool:
-        """End a task on request. `fence` 0: its copy was never claimed. False: the run was lost."""
-        args = (sending.task_id, fence, reason, self._keep, sending.queue, sending.actor)
+    def discard(self, worker: str, sending: Sending, fence: int, reason: str, seen_fence: int = 0) -> bool:
+        """End a task on request. False: the run was lost.
+
+        `fence` 0: its copy, whose stamp carries `seen_fence`, was never claimed.
+        """
+        args = (sending.task_id, fence, reason, self._keep, sending.queue, sending.actor, seen_fence)
         return self._closing("discard", worker, sending, fence, args) == "discarded"
 
     def hand_over(self, worker: str, sending: Sending, fence: int, why: str) -> bool:
@@ -276,9 +279,9 @@ class Tasks:
         ]
         return [_decode(reply) == "scheduled" for reply in self._runner.run_many(calls)] if calls else []
 
-    def dead_letter(self, sending: Sending, reason: str, failure: bytes) -> bool:
+    def dead_letter(self, sending: Sending, reason: str, failure: bytes, seen_fence: int = 0) -> bool:
         """Make a dead letter of a copy that cannot be claimed. False: its id is already known."""
-        args = (sending.task_id, sending.queue, sending.actor, reason, failure, sending.body)
+        args = (sending.task_id, sending.queue, sending.actor, reason, failure, sending.body, seen_fence)
         return _decode(self._run("dead_letter", sending.shard, "", *args)) == "dead"
 
     def hold(self, task_id: str, action: str, who: str, shard: int | None = None) -> tuple[str, str, int]:

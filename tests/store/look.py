@@ -19,7 +19,7 @@ for _, id in ipairs(redis.call('HKEYS', REC)) do
     rec[SUSPECT] and 1 or 0, rec[ATTEMPT], rec[CRASHES], rec[OUTCOME], redis.call('HGET', REC, id) }
 end
 local owned = {}
-for i = 2, #ARGV do owned[i - 1] = redis.call('ZRANGE', OWN_PREFIX .. ARGV[i], 0, -1) end
+for i = 2, #ARGV do owned[i - 1] = redis.call('ZRANGE', own_key(ARGV[i]), 0, -1) end
 return { records, redis.call('ZRANGE', DUE, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', DLQ, 0, -1),
   redis.call('ZRANGE', DEAD, 0, -1), redis.call('HGETALL', META), owned }
 """

@@ -69,7 +69,7 @@ class StoreMachine(Runs):
     # -- the resurrector ----------------------------------------------------------------------------------------
 
     def leave(self, process: Process) -> None:
-        self.store.fleet.leave(process.identity, True)
+        self.store.fleet.leave(process.identity)
         self.parted.add(process.identity)
         self.kill(process)
 

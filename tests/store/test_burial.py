@@ -40,9 +40,24 @@ def test_a_dead_workers_pending_hooks_are_due(desk: Desk) -> None:
     desk.bury("w1")
 
     record = desk.record()
-    assert (record.state, record.owner, record.sticky, record.crashes) == ("h", "", True, 0)
+    assert (record.state, record.owner, record.sticky, record.crashes) == ("h", "", True, 1)
     assert record.fence > fence
     assert [due.state for due in desk.due()] == ["h"]
+
+
+def test_hooks_that_kill_every_process_that_runs_them_are_given_up(desk: Desk) -> None:
+    desk.commit(desk.run("w0"), "w0", hooks=True)
+    limit, deaths = desk.record().max_resurrections, 0
+    while desk.record().state == "h":
+        desk.bury(f"w{deaths}")
+        deaths += 1
+        if desk.record().state == "h":
+            assert desk.claim(f"w{deaths}", seen=desk.record().fence).verdict is Verdict.REPLAY
+
+    assert deaths == limit + 5 + 1
+    assert (desk.record().state, desk.record().outcome) == ("e", "completed")
+    assert desk.count("hooks_abandoned") == 1
+    assert desk.due() == []
 
 
 def test_burying_again_changes_nothing(desk: Desk) -> None:

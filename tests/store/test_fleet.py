@@ -78,16 +78,24 @@ def test_an_obligation_stays_until_it_is_fulfilled(fleet: Fleet) -> None:
     assert fleet.beat("w1")[0] == "gone"
 
 
-@pytest.mark.parametrize("leftovers", [True, False])
-def test_a_worker_that_leaves_in_order_owes_only_what_it_left(fleet: Fleet, leftovers: bool) -> None:
+def test_what_a_worker_leaves_behind_is_owed_without_blame(fleet: Fleet) -> None:
     fleet.register("w1", {})
-    assert fleet.leave("w1", leftovers)
-    assert fleet.observe().obligations == (("w1",) if leftovers else ())
+    assert fleet.leave("w1")
+    assert fleet.observe().obligations == ("w1",)
     assert not fleet.declare_dead("w1")
-    if leftovers:
-        owed = fleet.obligation("w1")
-        assert owed is not None
-        assert owed["how"] == "left"
+    owed = fleet.obligation("w1")
+    assert owed is not None
+    assert owed["how"] == "left"
+
+
+def test_whether_a_suspect_ran_is_remembered_for_whoever_resumes_the_burial(fleet: Fleet) -> None:
+    fleet.register("w1", {})
+    fleet.declare_dead("w1")
+    fleet.note_suspect("w1", True)
+    owed = fleet.obligation("w1")
+    assert owed is not None
+    assert owed["suspect_ran"] is True
+    assert owed["how"] == "crash"
 
 
 def test_a_worker_that_never_registered_is_not_declared_dead(fleet: Fleet) -> None:

@@ -15,7 +15,9 @@ local now = now_us()
 local worker, how, suspect_ran, limit = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
 -- How long a buried worker is remembered: longer than any zombie sleeps (one day, in µs).
 local BURIED_KEPT = 86400000000
-local owned = OWN_PREFIX .. worker
+-- How many crashes a task's hooks survive, besides those that its runs may.
+local HOOK_CRASHES = 5
+local owned = own_key(worker)
 redis.call('ZADD', DEAD, 'NX', int(now), worker)
 redis.call('ZREMRANGEBYSCORE', DEAD, '-inf', '(' .. int(now - BURIED_KEPT))
 
@@ -32,6 +34,24 @@ local function put_back_run(id, rec)
   return 0
 end
 
+-- Hooks that kill their process as often as a run may are given up: they would be replayed, and kill, for ever.
+local function bury_hooks(id, rec)
+  disown(id, rec)
+  rec[FENCE], rec[STICKY], rec[NONCE], rec[PUBS] = next_fence(now, rec[FENCE]), true, '', 0
+  if how == 'crash' and not suspect_ran then rec[CRASHES] = rec[CRASHES] + 1 end
+  if rec[CRASHES] <= rec[MAX_CRASHES] + HOOK_CRASHES then
+    set_due(id, now)
+    return
+  end
+  count('hooks_abandoned')
+  event(now, 'hooks abandoned', id, 'worker', worker)
+  if rec[OUTCOME] == 'dead' then
+    rec[STATE] = 'd'
+  else
+    remember_end(id, rec, rec[OUTCOME], now + 86400000000)
+  end
+end
+
 local back, dead, left_alone = 0, 0, 0
 for _, id in ipairs(redis.call('ZRANGE', owned, 0, limit - 1)) do
   local rec, newer = load(id)
@@ -40,9 +60,7 @@ for _, id in ipairs(redis.call('ZRANGE', owned, 0, limit - 1)) do
     if rec[STATE] == 'r' then
       dead = dead + put_back_run(id, rec)
     elseif rec[STATE] == 'h' then
-      disown(id, rec)
-      rec[FENCE], rec[STICKY], rec[NONCE], rec[PUBS] = next_fence(now, rec[FENCE]), true, '', 0
-      set_due(id, now)
+      bury_hooks(id, rec)
     end
     save(id, rec)
     back = back + 1

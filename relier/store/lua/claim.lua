@@ -87,6 +87,7 @@ if state == 'r' then
     return { 'settled' }
   end
   rec[STICKY] = true
+  count('resurrections')
   if rec[SUSPECT] and not slot_free then return hold() end
   return grant('taken-over')
 elseif state == 'h' then

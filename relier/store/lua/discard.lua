@@ -2,7 +2,7 @@
 -- Ends a task on request: too old, skipped by a foreign middleware or by the actor, cancelled.
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence (0: the task was not claimed)   5 reason   6 retention (µs)
---       7 queue   8 actor
+--       7 queue   8 actor   9 fence in the copy's stamp
 -- Reply discarded · refused · lost · unknown (see astray)
 --
 -- Without a fence it accepts no record and `waiting`; with one only `running` under exactly this fence, so that a run that was
@@ -21,6 +21,7 @@ if rec and rec[STATE] == 'e' then
 end
 if fence == 0 and rec and rec[STATE] ~= 's' then return 'refused' end
 if fence > 0 and not (rec and rec[STATE] == 'r' and rec[FENCE] == fence) then return 'refused' end
+if not rec and tonumber(ARGV[9]) > 0 and tonumber(ARGV[9]) <= floor() then return 'discarded' end -- settled and forgotten
 if not rec then
   rec = new_record('s', now, ARGV[7], ARGV[8], 0, 0, '')
   rec[FENCE] = next_fence(now, fence)

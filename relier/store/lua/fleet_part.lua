@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Takes a worker out of the fleet, once per identity: declared dead by an observer, or leaving in order.
 --
--- ARGV  1 now or ''   2 worker   3 'crash' or 'left'   4 '1' if something may be left to bury   5 oldest parting to remember (µs)
+-- ARGV  1 now or ''   2 worker   3 'crash' or 'left'   4 oldest parting to remember (µs)
 -- Reply 1 if this call did it, else 0
 --
 -- R6: the obligation to bury it in every shard and to return its prefetched messages is stored in the same step, so that a crash of
@@ -14,8 +14,6 @@ if not told then return 0 end
 redis.call('HDEL', WORKERS, ARGV[2])
 redis.call('HDEL', BEATS, ARGV[2])
 redis.call('ZADD', GONE, int(now), ARGV[2])
-redis.call('ZREMRANGEBYSCORE', GONE, '-inf', '(' .. int(now - tonumber(ARGV[5])))
-if ARGV[4] == '1' then
-  redis.call('HSET', OBLIGATIONS, ARGV[2], cjson.encode({ how = ARGV[3], at = int(now), told = told }))
-end
+redis.call('ZREMRANGEBYSCORE', GONE, '-inf', '(' .. int(now - tonumber(ARGV[4])))
+redis.call('HSET', OBLIGATIONS, ARGV[2], cjson.encode({ how = ARGV[3], at = int(now), told = told }))
 return 1

@@ -18,7 +18,7 @@ for i = 2, #ARGV do
       runs[#runs + 1] = { run[1], int(run[2]), int(run[3]), run[4], run[5] }
     end
     out[#out + 1] = { rec[STATE], int(rec[FENCE]), rec[OWNER], int(rec[GRANTED]), rec[STICKY] and 1 or 0, rec[SUSPECT] and 1 or 0,
-      rec[ATTEMPT], rec[CRASHES], rec[MAX_CRASHES], rec[PUBS], int(rec[CREATED]), rec[QUEUE], rec[ACTOR], rec[OUTCOME],
+      rec[ATTEMPT], rec[CRASHES], rec[MAX_CRASHES], rec[PUBS], int(rec[CREATED] * 1000000), rec[QUEUE], rec[ACTOR], rec[OUTCOME],
       rec[REASON], rec[FINGERPRINT], rec[RESULT], rec[PAYLOAD_VERSION], rec[BODY], redis.call('ZSCORE', DUE, ARGV[i]) or '', runs }
   end
 end

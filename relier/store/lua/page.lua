@@ -19,9 +19,9 @@ for i = 1, #scanned[2], 2 do
     local due = redis.call('ZSCORE', DUE, id)
     local moves = due
     if rec[STATE] == 'd' then moves = redis.call('ZSCORE', DLQ, id) end
-    if rec[OWNER] ~= '' then moves = redis.call('ZSCORE', OWN_PREFIX .. rec[OWNER], id) end
+    if rec[OWNER] ~= '' then moves = redis.call('ZSCORE', own_key(rec[OWNER]), id) end
     out[#out + 1] = { id, rec[STATE], rec[OUTCOME], rec[REASON], rec[QUEUE], rec[ACTOR], rec[OWNER], rec[ATTEMPT], rec[CRASHES],
-      rec[PUBS], int(rec[CREATED]), int(rec[GRANTED]), due or '', moves and '1' or '0' }
+      rec[PUBS], int(rec[CREATED] * 1000000), int(rec[GRANTED]), due or '', moves and '1' or '0' }
   end
 end
 return { scanned[1], out }

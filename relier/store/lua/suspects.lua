@@ -5,7 +5,7 @@
 -- Reply 1 or 0
 -- include clock
 -- include record
-for _, id in ipairs(redis.call('ZRANGE', OWN_PREFIX .. ARGV[2], 0, 99)) do
+for _, id in ipairs(redis.call('ZRANGE', own_key(ARGV[2]), 0, 99)) do
   local rec = load(id)
   if rec and rec[STATE] == 'r' and rec[OWNER] == ARGV[2] and rec[SUSPECT] then return 1 end
 end

@@ -10,7 +10,8 @@
 -- States: s waiting (due) · r running (owned) · h ended, hooks pending (owned, or due once its owner is buried)
 --         e ended and remembered (due = when to forget) · d dead letter
 local REC, DUE, META, DEAD, EV, DLQ, OWN = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local OWN_PREFIX = string.sub(REC, 1, -4) .. 'own:'
+-- A worker's own set is named by the random end of its id: short, because there is one per worker and shard.
+local function own_key(worker) return string.sub(REC, 1, -4) .. 'own:' .. string.match(worker, '[^:]*$') end
 
 local FORMAT = 1
 local VERSION, STATE, FENCE, OWNER, NONCE, GRANTED, STICKY, SUSPECT = 1, 2, 3, 4, 5, 6, 7, 8
@@ -36,7 +37,7 @@ local function save(id, rec)
 end
 
 local function new_record(state, now, queue, actor, max_crashes, payload_version, body)
-  return { FORMAT, state, 0, '', '', 0, false, false, 0, 0, max_crashes, 0, now, queue, actor,
+  return { FORMAT, state, 0, '', '', 0, false, false, 0, 0, max_crashes, 0, math.floor(now / 1000000), queue, actor,
            '', '', '', '', false, '', '', payload_version, body }
 end
 
@@ -58,7 +59,7 @@ end
 
 local function set_due(id, at) redis.call('ZADD', DUE, int(at), id) end
 local function disown(id, rec)
-  if rec[OWNER] ~= '' then redis.call('ZREM', OWN_PREFIX .. rec[OWNER], id) end
+  if rec[OWNER] ~= '' then redis.call('ZREM', own_key(rec[OWNER]), id) end
   rec[OWNER] = ''
 end
 
