@@ -48,6 +48,7 @@ class Actors:
         self.aadd: Any = rl_actor(aadd, broker=broker, store_results=True)
         self.plain: Any = dramatiq.actor(broker=broker, queue_name="default")(plain)
         self.aquick: Any = rl_actor(aquick, broker=broker)
+        self.noop: Any = rl_actor(noop, broker=broker)
         self.short: Any = rl_actor(short, broker=broker)
         self.ashort: Any = rl_actor(ashort, broker=broker)
         self.nested: Any = rl_actor(nested, broker=broker, store_results=True)
@@ -82,6 +83,10 @@ def plain(x: int) -> None:
 
 def quick(x: int) -> None:
     note("ran", x)
+
+
+def noop() -> None:
+    """Leave no trace."""
 
 
 def short(seconds: float) -> None:
