@@ -43,7 +43,7 @@ PATIENCE_STEP = 0.5
 
 def new_identity() -> str:
     """Return a fresh worker id: host, process id, random."""
-    return f"{socket.gethostname()[:24]}:{os.getpid()}:{secrets.token_urlsafe(6)}"
+    return f"{socket.gethostname()[:24]}:{os.getpid()}:{secrets.token_hex(5)}"
 
 
 class WorkerProcess:

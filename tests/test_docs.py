@@ -304,7 +304,7 @@ class Shell:
         """Whether the output has this line; ids, times and large numbers are other ones each time."""
         pattern = re.escape(line)
         pattern = re.sub(r"[0-9a-f]{8}(\\-[0-9a-f]+){4}", r"[0-9a-f-]{36}", pattern)
-        pattern = re.sub(r"[\w.-]+:\d+:[0-9a-f]{8}", r"\\S+:\\d+:[0-9a-f]{8}", pattern)
+        pattern = re.sub(r"[\w.-]+:\d+:[0-9a-f]{8,10}", r"\\S+:\\d+:[0-9a-f]{10}", pattern)
         pattern = re.sub(r"\d{4}\\-\d\d\\-\d\dT[\d:]+\\.\d+Z", r"[\\d:TZ.-]+", pattern)
         pattern = re.sub(r"\d{4,}", r"\\d+", pattern)
         return re.search(re.sub(r"(\\ )+", r"\\s+", pattern), self.output()) is not None
