@@ -221,7 +221,8 @@ class RelierRedisBroker(RedisBroker):
 
     def dead_letter_raw(self, message_id: str, queue_name: str, data: bytes, error: BaseException) -> None:
         """Keep bytes that cannot be decoded as a dead letter; returns when the store has them."""
-        sending = Sending(message_id, shard_of(message_id), q_name(queue_name), "", data)
+        task_id = message_id.partition("+")[0]  # The same for each delivery.
+        sending = Sending(task_id, shard_of(task_id), q_name(queue_name), "", data)
         self.store.tasks.dead_letter(sending, "PayloadIntegrityError", encode_failure(error))
 
     def hold_only(self, queue_name: str, message_ids: Iterable[str]) -> None:

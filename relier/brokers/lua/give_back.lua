@@ -6,9 +6,10 @@
 -- Reply how many are left
 --
 -- A crash after it: repeated by whoever resumes the obligation; what was returned is not there again.
+-- include put_back
 redis.call('ZADD', KEYS[4], 'NX', ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', '(' .. (ARGV[2] - ARGV[4]))
 for _, id in ipairs(redis.call('SPOP', KEYS[3], ARGV[3])) do
-  if redis.call('HEXISTS', KEYS[2], id) == 1 then redis.call('LPUSH', KEYS[1], id) end
+  put_back(KEYS[1], KEYS[2], id)
 end
 return redis.call('SCARD', KEYS[3])

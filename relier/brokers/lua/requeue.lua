@@ -4,11 +4,9 @@
 -- KEYS  1 queue   2 msgs   3 unacknowledged set
 -- ARGV  message ids
 -- Reply how many
+-- include put_back
 local back = 0
 for i = #ARGV, 1, -1 do
-  if redis.call('SREM', KEYS[3], ARGV[i]) == 1 and redis.call('HEXISTS', KEYS[2], ARGV[i]) == 1 then
-    redis.call('LPUSH', KEYS[1], ARGV[i])
-    back = back + 1
-  end
+  if redis.call('SREM', KEYS[3], ARGV[i]) == 1 then back = back + put_back(KEYS[1], KEYS[2], ARGV[i]) end
 end
 return back
