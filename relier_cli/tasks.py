@@ -88,7 +88,7 @@ def fetch(store: Store, broker: Broker, settings: Settings, state: str | None, l
         queues.add(summary.queue)
         if state is None or status == state:
             wanted.append(summary)
-    newest = heapq.nlargest(limit, wanted, key=lambda s: (s.created_at, s.task_id))
+    newest = heapq.nlargest(limit, wanted, key=lambda s: (s.created_at, s.granted_at, s.due_at, s.task_id))
     queues |= {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
     return Listing(newest, now, counts, depths(broker, queues - {""}))
 

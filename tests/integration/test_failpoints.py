@@ -104,6 +104,7 @@ def _kill_and_settle(fleet: Harness, point: str) -> None:
     victim = fleet.busy_worker(tasks=3)
     scenario = Scenario(fleet)
     scenario.push()
+    running = {effect.task for effect in fleet.effects("began") if effect.pid == victim.pid}
     victim.kill()
     fleet.wait(fleet.marker(point).exists, what=f"the sweeper's death at {point}")
     fleet.open_gate()
@@ -111,5 +112,5 @@ def _kill_and_settle(fleet: Harness, point: str) -> None:
 
     counters = scenario.settle()
 
-    assert counters["crashes"] >= 3
+    assert counters["crashes"] >= len(running) >= 1
     assert set(fleet.counted("ran")) >= {effect.task for effect in fleet.effects("began")}
