@@ -1,11 +1,12 @@
 """Kill workers under load and account for every task.
 
-    python -m benchmarks.zero_loss [--tasks 5000] [--kills 30] [--server embedded|redis] [--resurrector] [--seed N]
+    python -m benchmarks.zero_loss [--tasks 5000] [--kills 30] [--outages 0] [--server embedded|redis] [--resurrector]
 
 Two to four worker processes run short tasks: sync, async, with a retry, with a callback. SIGKILLs are spread over the
 work, and the dead are replaced at once, as a supervisor does. At the end exactly one commit per task must be accepted,
 by the store's counters and its event stream, and the tasks' own effect log must explain every run beyond the first by
-a kill or a failure. Exit code 1 if not.
+a kill, a failure, or a release (a claim whose reply was lost). Redis outages come on top: it is frozen for as long as a
+socket's timeout, or killed and restarted. Exit code 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Onslaught:
     fleet: Harness
     tasks: int
     kills: int
+    outages: int
     chance: random.Random
     killed: dict[int, float] = field(default_factory=dict)
 
@@ -48,11 +50,14 @@ class Onslaught:
             self._refill()
             self._wait_for(number * pushed // (self.kills + 1))
             self._kill_one()
+            if number * self.outages // self.kills > (number - 1) * self.outages // self.kills:
+                self._outage()
         self._refill()
         counters = self.fleet.settle(pushed + calling, DEADLINE)
         findings = self._account(counters, pushed + calling)
         findings += self._events(counters)
-        findings += unexplained(self.fleet.effects(), self.killed)
+        released = {event["task"] for event in self.fleet.store.events(100_000) if event["event"] == "released"}
+        findings += unexplained(self.fleet.effects(), self.killed, released)
         return findings
 
     def _push(self) -> tuple[int, int]:
@@ -89,6 +94,17 @@ class Onslaught:
         victim.end()  # Dramatiq's main process, which would wait for a child that died while it started.
         self.killed[victim.pid] = time.monotonic()
 
+    def _outage(self) -> None:
+        server = self.fleet.server
+        if self.chance.random() < 0.5:
+            server.stop()
+            time.sleep(self.fleet.settings.redis_socket_timeout)
+            server.cont()
+        else:
+            server.kill()
+            time.sleep(1.0)
+            server.restart()
+
     def _wait_for(self, completed: int) -> None:
         wait_until(
             lambda: self.fleet.store.counters().get("completed", 0) >= completed,
@@ -117,8 +133,8 @@ class Onslaught:
         return findings
 
 
-def unexplained(effects: list[Effect], killed: dict[int, float]) -> list[str]:
-    """Return every run beyond a task's first whose predecessor neither failed nor was in a killed process."""
+def unexplained(effects: list[Effect], killed: dict[int, float], released: set[str]) -> list[str]:
+    """Return every run beyond a task's first whose predecessor neither failed, nor was released, nor was killed."""
     runs: dict[str, dict[int, list[Effect]]] = defaultdict(dict)
     for effect in effects:
         runs[effect.task].setdefault(effect.fence, []).append(effect)
@@ -129,7 +145,7 @@ def unexplained(effects: list[Effect], killed: dict[int, float]) -> list[str]:
             first, last = earlier[0], earlier[-1]
             if later[0].attempt > first.attempt:
                 continue
-            if last.mono > killed.get(first.pid, float("-inf")):
+            if task not in released and last.mono > killed.get(first.pid, float("-inf")):
                 found.append(f"task {task} ran again after {last}")
     return found
 
@@ -138,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=5000)
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--outages", type=int, default=0)
     parser.add_argument("--server", choices=sources.KINDS, default="embedded")
     parser.add_argument("--resurrector", action="store_true")
     parser.add_argument("--seed", type=int, default=None)
@@ -150,7 +167,7 @@ def main() -> None:
             if args.resurrector:
                 fleet.resurrector().wait_ready()
             start = time.monotonic()
-            onslaught = Onslaught(fleet, args.tasks, args.kills, random.Random(seed))
+            onslaught = Onslaught(fleet, args.tasks, args.kills, args.outages, random.Random(seed))
             findings = onslaught.run()
             summary = _summary(fleet, onslaught, time.monotonic() - start)
         finally:
@@ -167,10 +184,11 @@ def _summary(fleet: Harness, onslaught: Onslaught, seconds: float) -> str:
     count = Counter(fleet.store.counters())
     runs = len({(effect.task, effect.fence) for effect in fleet.effects()})
     return (
-        f"{count['accepted']} tasks, {len(onslaught.killed)} SIGKILLs, {runs} runs in {seconds:.0f} s:"
+        f"{count['accepted']} tasks, {len(onslaught.killed)} SIGKILLs, {onslaught.outages} outages,"
+        f" {runs} runs in {seconds:.0f} s:"
         f" {count['completed']} completed, {count['dead']} dead, {count['discarded']} discarded;"
         f" {count['crashes']} runs crashed, {count['failed']} failed, {count['replays']} hooks replayed,"
-        f" {count['published']} copies published, {count['refused']} commits refused"
+        f" {count['published']} copies published, {count['released']} released, {count['refused']} commits refused"
     )
 
 
