@@ -8,26 +8,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any
 
 import redis
-from dramatiq import Message
-from dramatiq.errors import DecodeError
 
 from relier import failpoints
 from relier.brokers.lanes import Lanes
-from relier.envelope import republished, stamp_of
-from relier.hooks import encode_failure
 from relier.leases import Leases
 from relier.process import WorkerProcess
-from relier.store import SHARDS, Due, Sending, Settled
+from relier.publisher import Publisher
+from relier.store import SHARDS
 from relier.store.connection import UNAVAILABLE
 from relier.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-#: Longest grace (s) for a published task to be claimed; the first is RELIER_RESURRECTION_CLAIM_GRACE_PERIOD.
-LONGEST_GRACE = 1800.0
 #: How often (s) the workers' queues are read again although the fleet looks the same.
 FLEET_REFRESH = 5.0
 #: How often (s) the broker is asked for unacknowledged messages that belong to nobody.
@@ -57,6 +51,7 @@ class Sweeper:
             settings.resurrection_check_interval,
         )
         self.lanes = Lanes(process.broker, settings)
+        self.publisher = Publisher(process.store, self.lanes, settings)
         self._absent: set[str] = set()
         self.leases = Leases(process.store, lambda: process.identity, dedicated, lambda w: w in self._absent)
         self._consumed: set[str] = set()
@@ -160,60 +155,8 @@ class Sweeper:
     def _publish_due(self) -> None:
         if not self._fleet_read or time.monotonic() - self._fleet_read > FLEET_REFRESH:
             self._read_fleet()
-        limit = self.settings.resurrection_batch_size
-        while True:
-            shards = self.leases.shards
-            total, due = self.store.tasks.due(shards, -(-limit // max(1, len(shards))))
-            batch = due[:limit]
-            if not batch or not self._publish(batch) or total <= len(batch):
-                return
+        while self.publisher.publish(self.leases.shards, self._consumed):
             self._renew()
-
-    def _publish(self, batch: list[Due]) -> bool:
-        """Publish copies, then mark their records (a crash in between publishes them again). False: nothing moved."""
-        ready: list[tuple[Due, Message[Any]]] = []
-        marks: list[tuple[Due, str]] = []
-        for due in batch:
-            if due.queue not in self._consumed:
-                marks.append((due, "no consumer"))
-            elif (message := self._copy(due)) is not None:
-                ready.append((due, message))
-        if ready and self.lanes.too_deep({due.queue for due, _ in ready}):
-            logger.warning("Resurrection scan deferred: recovery queue backlog too deep")
-            ready = []
-        failpoints.hit("before-publish")
-        self.lanes.publish([message for _, message in ready])
-        failpoints.hit("published")
-        marks += [(due, "") for due, _ in ready]
-        grace = self.settings.resurrection_claim_grace_period
-        self.store.tasks.mark_published(marks, grace, max(grace, LONGEST_GRACE))
-        failpoints.hit("marked")
-        for due, _ in ready:
-            _log_publication(due)
-        return bool(marks)
-
-    def _copy(self, due: Due) -> Message[Any] | None:
-        try:
-            message: Message[Any] = Message.decode(due.body)
-            return republished(message.copy(queue_name=due.queue), stamp_of(message), due.fence, due.suspect)
-        except (DecodeError, TypeError) as error:
-            self._give_up(due, error)
-            return None
-
-    def _give_up(self, due: Due, error: Exception) -> None:
-        """End a record whose body cannot be published: a dead letter, or a task whose hooks went with a rollback."""
-        logger.error("A record has no body that can be published.", extra={"task": due.task_id})
-        sending = Sending(due.task_id, due.shard, due.queue, due.actor, due.body)
-        if not self.store.tasks.dead_letter(sending, "PayloadIntegrityError", encode_failure(error)):
-            self.store.tasks.settle([Settled(due.task_id, due.shard, due.fence, False)])
-
-
-def _log_publication(due: Due) -> None:
-    extra = {"task": due.task_id, "actor": due.actor, "crashes": due.crashes}
-    if due.published:
-        logger.warning("Resurrected task never claimed - releasing back to scan", extra=extra)
-    elif due.crashes:
-        logger.info("Resurrected task successfully re-queued.", extra=extra)
 
 
 class SweeperThread(threading.Thread):

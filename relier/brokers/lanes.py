@@ -1,4 +1,4 @@
-"""How the sweeper reaches a broker: which lane it publishes to, and what it can ask of the broker."""
+"""How the sweeper and its publisher reach a broker: which lane is published to, and what can be asked of it."""
 
 from __future__ import annotations
 
