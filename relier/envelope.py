@@ -8,7 +8,7 @@ from typing import Any
 
 from dramatiq.message import Message
 
-from relier.store import SHARDS, shard_of
+from relier.store import SHARDS, Suspicion, shard_of
 
 #: The message option that holds the stamp.
 OPTION = "relier"
@@ -42,7 +42,7 @@ class Stamp:
     payload_version: int = 1
     created_ms: int = 0
     follow_up: bool = False  #: enqueued by a hook, so a replay may enqueue it again
-    suspect: bool = False  #: its crashes make it run alone
+    suspicion: Suspicion = Suspicion.NONE  #: how alone its crashes make it run
 
     def option(self) -> dict[str, Any]:
         """Return the stamp as the message option; what is usual is left out."""
@@ -53,8 +53,8 @@ class Stamp:
             option["p"] = self.payload_version
         if self.follow_up:
             option["d"] = 1
-        if self.suspect:
-            option["c"] = 1
+        if self.suspicion:
+            option["c"] = int(self.suspicion)
         return option
 
 
@@ -74,7 +74,12 @@ def _parse(option: dict[str, Any]) -> Stamp | None:
         return None
     if not (isinstance(fence, int) and fence >= 0 and isinstance(version, int) and isinstance(created, int)):
         return None
-    return Stamp(task_id, shard, fence, version, created, bool(option.get("d")), bool(option.get("c")))
+    return Stamp(task_id, shard, fence, version, created, bool(option.get("d")), _suspicion(option.get("c")))
+
+
+def _suspicion(value: Any) -> Suspicion:
+    """Read how alone a copy has to run; what a newer version may write means: as alone as can be."""
+    return Suspicion.NONE if not value else Suspicion.SUSPECT if value == 1 else Suspicion.LAST
 
 
 def stamped(message: Message[Any], stamp: Stamp) -> Message[Any]:
@@ -107,10 +112,10 @@ def stamp_follow_up(message: Message[Any], parent: Stamp, payload_version: int =
     return stamped(message, stamp)
 
 
-def republished(message: Message[Any], stamp: Stamp, fence: int, suspect: bool) -> Message[Any]:
+def republished(message: Message[Any], stamp: Stamp, fence: int, suspicion: Suspicion) -> Message[Any]:
     """Return the copy that the store publishes under the record's fence."""
     options = {key: value for key, value in message.options.items() if key not in ("eta", "redis_message_id")}
-    options[OPTION] = replace(stamp, fence=fence, suspect=suspect).option()
+    options[OPTION] = replace(stamp, fence=fence, suspicion=suspicion).option()
     return Message(
         queue_name=message.queue_name,
         actor_name=message.actor_name,

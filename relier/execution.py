@@ -30,7 +30,7 @@ from relier.process import WorkerProcess
 from relier.runner import CoroutineRun, RunCancelled, coroutine_function
 from relier.runs import Phase, Run, current
 from relier.sending import sending_of
-from relier.store import Claim, Failure, Settled, Verdict
+from relier.store import Claim, Failure, Settled, Suspicion, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Execution:
         self.fn = fn
         #: An interrupt that came during the claim; it was meant for the user code.
         self._interrupt: Interrupt | None = None
+        #: Whether the task may run now if it is a suspect.
+        self._slot_free = False
 
     @property
     def actor(self) -> Actor[..., Any]:
@@ -66,6 +68,12 @@ class Execution:
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Claim, run and close; returns the actor's result or raises what Dramatiq's hooks shall see."""
         failpoints.hit("fetched")
+        try:
+            return self._run(args, kwargs)
+        finally:
+            self.process.quarters.leave()
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         run, claim = self._claim_or_reject()
         if claim.verdict is Verdict.REPLAY:
             return self._replay(run, claim)
@@ -86,7 +94,10 @@ class Execution:
 
     def fail_unclaimed(self, error: BaseException) -> None:
         """Record a failure of a foreign before-hook: the actor never ran, and the task shall be tried again."""
-        run, claim = self._claim_or_reject()
+        try:
+            run, claim = self._claim_or_reject()
+        finally:
+            self.process.quarters.leave()
         if claim.verdict is not Verdict.REPLAY:
             try:
                 self._failed(run, error)
@@ -112,7 +123,9 @@ class Execution:
         run = None
         while True:
             try:
-                run = run or self._new_run()
+                if run is None:
+                    self._slot_free = self.process.quarters.enter(stamp_of(self.message).suspicion)
+                    run = self._new_run()
                 claim = self._ask(run)
                 if claim.verdict is not Verdict.FENCED:
                     return self._follow(run, claim), claim
@@ -151,31 +164,20 @@ class Execution:
         runs = self.process.runs
         runs.add(run)
         settled = runs.unsettled(run.stamp.shard, limit=20)
-        run.holds_slot = run.stamp.suspect and self.process.suspect_slot.acquire(blocking=False)
         try:
             claim = self.process.patiently(lambda: self._send_claim(run, settled))
         except SkipMessage:  # The copy is void. If an earlier try was granted, a beat puts the task back.
-            self._free_slot(run)
             runs.remove(run)
             raise
-        except BaseException:
-            self._free_slot(run)
-            raise
         runs.sent(settled)
-        if run.holds_slot and not (claim.suspect and claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER)):
-            self._free_slot(run)
         return claim
 
     def _send_claim(self, run: Run, settled: list[Settled]) -> Claim:
+        slot_free = self._slot_free and run.stamp.suspicion is not Suspicion.NONE
         self._drop_if_not_ours()  # At every try: while one waited, the server may have been replaced.
         return self.tasks.claim(
-            run.worker_id, run.sending, run.nonce, run.stamp.fence, slot_free=run.holds_slot, settled=settled
+            run.worker_id, run.sending, run.nonce, run.stamp.fence, slot_free=slot_free, settled=settled
         )
-
-    def _free_slot(self, run: Run) -> None:
-        if run.holds_slot:
-            run.holds_slot = False
-            self.process.suspect_slot.release()
 
     def _own(self, run: Run, claim: Claim) -> Run:
         run.fence, run.attempt, run.crashes = claim.fence, claim.attempt, claim.crashes
@@ -225,7 +227,6 @@ class Execution:
                 run.phase = Phase.LOST
                 give_back(self.broker, self.message)
                 self._give_up(run)
-        self._free_slot(run)
         if answer in (False, "refused"):
             logger.warning("A run came too late: its task has moved on.", extra={"task": run.task_id})
             self._give_up(run)
@@ -241,7 +242,6 @@ class Execution:
 
     def _give_up(self, run: Run) -> NoReturn:
         """Leave a task that is no longer ours alone."""
-        self._free_slot(run)
         self.process.runs.remove(run)
         self.message.relier_run = None
         self._skip("the run was lost")

@@ -18,6 +18,7 @@ from relier import __version__, failpoints
 from relier.brokers.lanes import give_back, shares_redis
 from relier.control import ControlChannel
 from relier.errors import RunUnknownError, StoreUnavailableError
+from relier.quarters import Quarters
 from relier.runs import LocalRuns, Phase, Run
 from relier.settings import Settings
 from relier.store import Store
@@ -63,7 +64,7 @@ class WorkerProcess:
         self.role = role
         self.identity = new_identity()
         self.runs = LocalRuns()
-        self.suspect_slot = threading.Lock()
+        self.quarters = Quarters()
         self.control = ControlChannel(store, lambda: self.identity, self._handle)
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {"cancel": self._cancel}
         self._queues: tuple[str, ...] = ()

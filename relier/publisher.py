@@ -74,7 +74,7 @@ class Publisher:
     def _copy(self, due: Due) -> Message[Any] | None:
         try:
             message: Message[Any] = Message.decode(due.body)
-            return republished(message.copy(queue_name=due.queue), stamp_of(message), due.fence, due.suspect)
+            return republished(message.copy(queue_name=due.queue), stamp_of(message), due.fence, due.suspicion)
         except (DecodeError, TypeError) as error:
             self._give_up(due, error)
             return None

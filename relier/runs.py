@@ -39,7 +39,6 @@ class Run:
     attempt: int = 0
     crashes: int = 0
     phase: Phase = Phase.CLAIMING
-    holds_slot: bool = False
     hooks_pending: bool = False
     final_failure: bool = False
     exhausted: bool = False  #: whether it failed for good without having asked for it

@@ -109,13 +109,9 @@ class Sweeper:
         owed = self.store.fleet.obligation(worker)
         if owed is None:
             return
-        suspect_ran = owed.get("suspect_ran")
-        if suspect_ran is None:
-            suspect_ran = self.store.tasks.runs_suspect(worker, range(SHARDS))
-            self.store.fleet.note_suspect(worker, suspect_ran)
         put_back = 0
         for first in range(0, SHARDS, BURIED_AT_ONCE):
-            put_back += self._bury(worker, list(range(first, first + BURIED_AT_ONCE)), owed["how"], suspect_ran)
+            put_back += self._bury(worker, list(range(first, first + BURIED_AT_ONCE)), owed["how"])
             failpoints.hit("buried-some")
         self.lanes.give_back(owed["told"])
         failpoints.hit("buried")
@@ -123,10 +119,10 @@ class Sweeper:
         if put_back:
             logger.info("Buried a worker.", extra={"worker": worker, "tasks": put_back})
 
-    def _bury(self, worker: str, shards: list[int], how: str, suspect_ran: bool) -> int:
+    def _bury(self, worker: str, shards: list[int], how: str) -> int:
         put_back = 0
         while shards:
-            burials = self.store.tasks.bury(worker, shards, how, suspect_ran)
+            burials = self.store.tasks.bury(worker, shards, how)
             put_back += sum(burial.put_back for burial in burials.values())
             shards = [shard for shard, burial in burials.items() if burial.left]
         return put_back

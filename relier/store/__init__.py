@@ -5,7 +5,7 @@ from __future__ import annotations
 from relier.store.keys import SHARDS, shard_of
 from relier.store.records import Record
 from relier.store.store import Store, get_store
-from relier.store.verdicts import Claim, Due, Failure, Sending, Settled, Verdict
+from relier.store.verdicts import Claim, Due, Failure, Sending, Settled, Suspicion, Verdict
 
 __all__ = [
     "SHARDS",
@@ -16,6 +16,7 @@ __all__ = [
     "Sending",
     "Settled",
     "Store",
+    "Suspicion",
     "Verdict",
     "get_store",
     "shard_of",

@@ -102,13 +102,6 @@ class Fleet:
         owed["told"] = json.loads(owed["told"])
         return owed
 
-    def note_suspect(self, worker: str, suspect_ran: bool) -> None:
-        """Note in an obligation whether a suspect ran, before the first burial hides it."""
-        raw = self._runner.command("HGET", self._keys.fleet[3], worker)
-        if raw is not None:
-            owed = json.dumps({**json.loads(raw), "suspect_ran": suspect_ran})
-            self._runner.command("HSET", self._keys.fleet[3], worker, owed)
-
     def fulfilled(self, worker: str) -> None:
         """Drop an obligation after everything in it was done."""
         self._runner.command("HDEL", self._keys.fleet[3], worker)

@@ -17,6 +17,7 @@ from relier.store.verdicts import (
     Reconciled,
     Sending,
     Settled,
+    Suspicion,
     Verdict,
 )
 
@@ -213,17 +214,9 @@ class Tasks:
 
     # -- the sweeper's calls ------------------------------------------------------------------------------------
 
-    def runs_suspect(self, worker: str, shards: Iterable[int]) -> bool:
-        """Whether `worker` runs a suspect in one of the shards."""
-        calls = [(script("suspects"), self._keys.shard(s, worker), (self._now(), worker)) for s in shards]
-        return any(self._runner.run_many(calls))
-
-    def bury(self, worker: str, shards: Sequence[int], how: str, suspect_ran: bool) -> dict[int, Burial]:
+    def bury(self, worker: str, shards: Sequence[int], how: str) -> dict[int, Burial]:
         """Bury a dead worker in the given shards, at most `BATCH` tasks in each."""
-        calls = [
-            (script("bury"), self._keys.shard(s, worker), (self._now(), worker, how, _flag(suspect_ran), BATCH))
-            for s in shards
-        ]
+        calls = [(script("bury"), self._keys.shard(s, worker), (self._now(), worker, how, BATCH)) for s in shards]
         return dict(zip(shards, (Burial(*map(int, reply)) for reply in self._runner.run_many(calls)), strict=True))
 
     def due(self, shards: Sequence[int], limit: int) -> tuple[int, list[Due]]:
@@ -306,7 +299,7 @@ def _due(shard: int, flat: Sequence[Any]) -> Due:
         shard=shard,
         fence=int(flat[1]),
         state=_decode(flat[2]),
-        suspect=bool(int(flat[3])),
+        suspicion=Suspicion(int(flat[3])),
         crashes=int(flat[4]),
         published=int(flat[5]),
         queue=_decode(flat[6]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 
 class Verdict(StrEnum):
@@ -19,6 +19,14 @@ class Verdict(StrEnum):
     FENCED = "fenced"  #: the caller was declared dead
     NEWER = "newer"  #: a newer Relier wrote its record
     REFUSED = "refused"  #: the run was lost; nothing was changed
+
+
+class Suspicion(IntEnum):
+    """How alone a task has to run after its crashes (R9)."""
+
+    NONE = 0
+    SUSPECT = 1  #: one of them at a time in a process
+    LAST = 2  #: the next crash makes it a dead letter: nothing beside it
 
 
 #: The verdicts after which user code runs.
@@ -71,7 +79,7 @@ class Due:
     shard: int
     fence: int
     state: str
-    suspect: bool
+    suspicion: Suspicion
     crashes: int
     published: int  #: copies published since it began to wait
     queue: str

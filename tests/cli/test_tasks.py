@@ -64,7 +64,7 @@ def test_tables_are_plain_and_aligned_without_a_terminal(rl: CommandLine, tasks:
 def test_a_task_is_told_with_arguments_runs_and_events(rl: CommandLine, store: Store, tasks: Tasks) -> None:
     sending, _ = tasks.running("seven", 7)
     store.fleet.declare_dead(Tasks.worker)
-    store.tasks.bury(Tasks.worker, [sending.shard], "crash", False)
+    store.tasks.bury(Tasks.worker, [sending.shard], "crash")
 
     data = rl.json("tasks", "inspect", sending.task_id)
 

@@ -79,8 +79,8 @@ class Desk:
     def settle(self, fence: int, task: str = "t", *, confirmed: bool) -> None:
         self.tasks.settle([Settled(task, SHARD, fence, confirmed)])
 
-    def bury(self, worker: str = "w1", how: str = "crash", *, suspect_ran: bool = False) -> Burial:
-        return self.tasks.bury(worker, [SHARD], how, suspect_ran)[SHARD]
+    def bury(self, worker: str = "w1", how: str = "crash") -> Burial:
+        return self.tasks.bury(worker, [SHARD], how)[SHARD]
 
     def crash(self, worker: str, task: str = "t") -> None:
         """Let a fresh worker take the task's next copy and die."""

@@ -48,7 +48,7 @@ class Judge(RuleBasedStateMachine):
         self.saved: Saved | None = None
         self.parted: set[str] = set()
         self.peeked: list[Due] = []
-        self.burials: dict[str, tuple[set[int], bool]] = {}
+        self.burials: dict[str, set[int]] = {}
         self.late: list[Callable[[], object]] = []
         for slot in range(2):
             self.world.processes.append(Process(slot, self.register()))

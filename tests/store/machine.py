@@ -86,11 +86,11 @@ class StoreMachine(Runs):
         if owed is None:
             return
         if identity not in self.burials:
-            self.burials[identity] = (set(SHARDS), self.tasks.runs_suspect(identity, SHARDS))
-        left, suspect_ran = self.burials[identity]
+            self.burials[identity] = set(SHARDS)
+        left = self.burials[identity]
         if shard in left:
             owned = self.seen.owned.get((shard, identity), set())
-            done = self.tasks.bury(identity, [shard], owed["how"], suspect_ran)[shard]
+            done = self.tasks.bury(identity, [shard], owed["how"])[shard]
             self.judge("bury", owned)
             self.check(done.left == max(0, len(owned) - 1), f"buried one of {owned}: {done}")
             if not done.left:
@@ -126,7 +126,7 @@ class StoreMachine(Runs):
 
     def publish(self, due: Due, then: str) -> None:
         if then != "hold back":
-            self.world.broker.enqueue(Copy(next(self.world.numbers), due.task_id, due.fence, due.suspect))
+            self.world.broker.enqueue(Copy(next(self.world.numbers), due.task_id, due.fence, bool(due.suspicion)))
         if then != "crash":
             self.tasks.mark_published([(due, "no consumer" if then == "hold back" else "")], 30.0, 1800.0)
             self.judge("mark", {due.task_id})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relier.store import Settled, Verdict
+from relier.store import Settled, Suspicion, Verdict
 from relier.store.verdicts import Burial
 from tests.store.desk import NOW, SHARD, Desk
 
@@ -120,24 +120,27 @@ def test_a_released_poison_task_gets_one_run_and_is_quarantined_again(desk: Desk
 # -- suspects (R9) ----------------------------------------------------------------------------------------------------
 
 
-def test_when_a_suspect_ran_only_the_suspect_is_blamed(desk: Desk) -> None:
+def test_whatever_ran_beside_a_suspect_is_counted_until_it_is_a_suspect_too(desk: Desk) -> None:
     desk.crash("w1", "suspect")
     desk.crash("w2", "suspect")
-    assert desk.claim("w3", "suspect", desk.published("suspect")).suspect
-    desk.run("w3", "bystander")
-    assert desk.tasks.runs_suspect("w3", [SHARD, SHARD + 1])
+    for crashes, worker in enumerate(("w3", "w4"), 1):
+        assert desk.claim(worker, "suspect", desk.published("suspect")).suspect
+        seen = desk.published("bystander") if crashes > 1 else 0
+        assert desk.claim(worker, "bystander", seen, slot=False).verdict is Verdict.GRANTED
+        desk.bury(worker)
+        assert desk.record("suspect").crashes == 2 + crashes
+        assert (desk.record("bystander").crashes, desk.state("bystander")) == (crashes, "s")
 
-    desk.bury("w3", suspect_ran=True)
-
-    assert desk.record("suspect").crashes == 3
-    assert (desk.record("bystander").crashes, desk.state("bystander")) == (0, "s")
-    assert [run.outcome for run in desk.record("bystander").runs] == ["crashed"]
+    assert desk.record("bystander").suspect
+    assert desk.claim("w5", "bystander", desk.published("bystander"), slot=False).verdict is Verdict.HELD
 
 
-def test_a_worker_without_a_suspect_runs_none(desk: Desk) -> None:
-    desk.crash("w1")
-    desk.claim("w2", seen=desk.published())
-    assert not desk.tasks.runs_suspect("w2", range(64))
+def test_what_is_due_says_how_alone_it_has_to_run(desk: Desk) -> None:
+    desk.run("w0", max_resurrections=3)
+    for crashes, suspicion in enumerate((Suspicion.NONE, Suspicion.SUSPECT, Suspicion.LAST), 1):
+        desk.bury(f"w{crashes - 1}")
+        assert [due.suspicion for due in desk.due()] == [suspicion]
+        desk.claim(f"w{crashes}", seen=desk.published())
 
 
 # -- reconcile (R8) ---------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relier.store import Claim, Verdict
+from relier.store import Claim, Suspicion, Verdict
 from tests.store.desk import NOW, Desk
 
 # -- no record --------------------------------------------------------------------------------------------------------
@@ -235,13 +235,13 @@ def test_a_suspect_without_a_free_slot_waits_in_the_store(desk: Desk) -> None:
     assert desk.due() == []
     desk.wait(0.25)
     (due,) = desk.due()
-    assert due.suspect
+    assert due.suspicion is Suspicion.SUSPECT
     assert desk.claim("w3", seen=stamp).verdict is Verdict.STALE
     claim = desk.claim("w3", seen=due.fence)
     assert (claim.verdict, claim.suspect) == (Verdict.GRANTED, True)
 
 
-def test_a_suspect_that_is_taken_over_without_a_free_slot_waits_too(
+def test_a_task_that_a_takeover_makes_a_suspect_waits_for_a_copy_that_says_so(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relier.store.tasks.BATCH", 1)
@@ -249,5 +249,5 @@ def test_a_suspect_that_is_taken_over_without_a_free_slot_waits_too(
     desk.run(task="b", max_resurrections=1)
     desk.bury()
 
-    assert desk.claim("w2", "b", slot=False).verdict is Verdict.HELD
+    assert desk.claim("w2", "b", slot=True).verdict is Verdict.HELD
     assert (desk.state("b"), desk.record("b").crashes) == ("s", 1)

@@ -88,16 +88,6 @@ def test_what_a_worker_leaves_behind_is_owed_without_blame(fleet: Fleet) -> None
     assert owed["how"] == "left"
 
 
-def test_whether_a_suspect_ran_is_remembered_for_whoever_resumes_the_burial(fleet: Fleet) -> None:
-    fleet.register("w1", {})
-    fleet.declare_dead("w1")
-    fleet.note_suspect("w1", True)
-    owed = fleet.obligation("w1")
-    assert owed is not None
-    assert owed["suspect_ran"] is True
-    assert owed["how"] == "crash"
-
-
 def test_a_worker_that_never_registered_is_not_declared_dead(fleet: Fleet) -> None:
     assert not fleet.declare_dead("w1")
 

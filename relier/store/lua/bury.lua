@@ -1,18 +1,16 @@
 #!lua flags=allow-oom
 -- Buries a dead worker in this shard: it joins the dead set and what it owned becomes due, in one step (R6).
 --
--- ARGV  1 now or ''   2 the dead worker   3 'crash', or 'left' for a worker that stopped in order   4 '1' if a suspect ran in it
---       5 how many tasks at most
+-- ARGV  1 now or ''   2 the dead worker   3 'crash', or 'left' for a worker that stopped in order   4 how many tasks at most
 -- Reply {tasks put back, dead-lettered, still owned (without records of a newer format, which stay as they are)}
 --
 -- Accepts any worker at any time; repeated, it goes on where it stopped. A crash before it: the obligation stays and is resumed.
 -- A crash after it: claim refuses the dead worker here and takes over what it still owns.
--- R9: when a suspect ran, only the suspect is blamed; the others were bystanders.
 -- include clock
 -- include record
 -- include crash
 local now = now_us()
-local worker, how, suspect_ran, limit = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
+local worker, how, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
 -- How long a buried worker is remembered: longer than any zombie sleeps (one day, in µs).
 local BURIED_KEPT = 86400000000
 -- How many crashes a task's hooks survive, besides those that its runs may.
@@ -25,7 +23,7 @@ local function put_back_run(id, rec)
   if how == 'left' then
     remember_run(rec, worker, now, 'handed over')
     count('handed_over')
-  elseif crashed(id, rec, now, rec[SUSPECT] or not suspect_ran) then
+  elseif crashed(id, rec, now) then
     return 1
   else
     count('resurrections')
@@ -38,7 +36,7 @@ end
 local function bury_hooks(id, rec)
   disown(id, rec)
   rec[FENCE], rec[STICKY], rec[NONCE], rec[PUBS] = next_fence(now, rec[FENCE]), true, '', 0
-  if how == 'crash' and not suspect_ran then rec[CRASHES] = rec[CRASHES] + 1 end
+  if how == 'crash' then rec[CRASHES] = rec[CRASHES] + 1 end
   if rec[CRASHES] <= rec[MAX_CRASHES] + HOOK_CRASHES then
     set_due(id, now)
     return

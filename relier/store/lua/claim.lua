@@ -82,13 +82,13 @@ end
 if state == 'r' then
   if rec[OWNER] == caller and rec[NONCE] == nonce then return reply('granted') end
   if not buried(rec[OWNER]) then return refuse('busy') end
-  if crashed(id, rec, now, true) then
+  if crashed(id, rec, now) then
     save(id, rec)
     return { 'settled' }
   end
   rec[STICKY] = true
   count('resurrections')
-  if rec[SUSPECT] and not slot_free then return hold() end
+  if rec[SUSPECT] then return hold() end -- its copy's stamp does not say yet how alone it has to run
   return grant('taken-over')
 elseif state == 'h' then
   if rec[OWNER] == caller and rec[NONCE] == nonce then return reply('replay') end

@@ -6,15 +6,14 @@ local function is_suspect(rec)
   return rec[CRASHES] >= math.max(1, math.min(2, rec[MAX_CRASHES]))
 end
 
--- `blame`: whether this death may be the task's doing. Returns true when the task ended as a dead letter.
-local function crashed(id, rec, now, blame)
+-- Whoever ran in it is counted, beside a suspect too: uncounted, fresh poison would run once more with every suspect it runs beside.
+-- Only its last crash makes a dead letter, and before that one a task runs alone. Returns true when the task ended as one.
+local function crashed(id, rec, now)
   local owner = rec[OWNER]
   remember_run(rec, owner, now, 'crashed')
   count('crashes')
-  if blame then
-    rec[CRASHES] = rec[CRASHES] + 1
-    rec[SUSPECT] = is_suspect(rec)
-  end
+  rec[CRASHES] = rec[CRASHES] + 1
+  rec[SUSPECT] = is_suspect(rec)
   event(now, 'crashed', id, 'worker', owner, 'fence', int(rec[FENCE]))
   if rec[CRASHES] > rec[MAX_CRASHES] then
     disown(id, rec)
