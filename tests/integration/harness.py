@@ -177,7 +177,7 @@ class Harness:
             **ours,
             "RELIER_ACTORS": "tests.integration.worker_actors",
             "RELIER_FAILPOINTS": failpoints,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             EFFECTS_VARIABLE: str(self.effects_path),
         }
 
