@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -25,6 +26,14 @@ MESSAGE_FORMAT = 1
 PROBE_INTERVAL = 3.0
 
 Handler = Callable[[dict[str, Any]], None]
+
+
+class Endpoint(NamedTuple):
+    """The server that a connection leads to."""
+
+    family: socket.AddressFamily
+    address: Any
+
 
 _channels: weakref.WeakSet[ControlChannel] = weakref.WeakSet()
 
@@ -117,6 +126,16 @@ class ControlChannel(threading.Thread):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
+
+    def endpoint(self) -> Endpoint | None:
+        """Return where the subscription leads to; None while it is interrupted."""
+        sock = getattr(self._connection, "_sock", None)
+        if sock is None or not self.subscribed.is_set():
+            return None
+        try:
+            return Endpoint(sock.family, sock.getpeername())
+        except OSError:
+            return None
 
     def stop(self) -> None:
         """Unsubscribe and end."""

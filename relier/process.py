@@ -18,6 +18,7 @@ from relier import __version__, failpoints
 from relier.brokers.lanes import give_back, shares_redis
 from relier.control import ControlChannel
 from relier.errors import RunUnknownError, StoreUnavailableError
+from relier.pulse import Pulse
 from relier.quarters import Quarters
 from relier.runs import LocalRuns, Phase, Run
 from relier.settings import Settings
@@ -74,6 +75,8 @@ class WorkerProcess:
         self._fencing = threading.Lock()
         self._beats = threading.Thread(target=self._keep_beating, name="relier-heartbeat", daemon=True)
         self._beat_every = min(BEAT_INTERVAL, settings.heartbeat_ttl / 4)
+        #: Only workers run code that may hold the interpreter.
+        self.pulse = Pulse(store, self.control.endpoint, self._beat_every) if role == "worker" else None
 
     # -- coming and going ---------------------------------------------------------------------------------------
 
@@ -100,6 +103,8 @@ class WorkerProcess:
             self.store.fleet.leave(self.identity)
         except UNAVAILABLE:
             logger.warning("Left without a word: the store is away. This worker will be declared dead.")
+        if self.pulse is not None:
+            self.pulse.stop()
         self.control.stop()
 
     def told(self) -> dict[str, Any]:
@@ -212,6 +217,8 @@ class WorkerProcess:
             return 0
         if answer == "unknown":
             self._register()
+        if self.pulse is not None:
+            self.pulse.tend(identity)
         return server_time
 
     def _settle(self) -> None:

@@ -84,7 +84,7 @@ class Sweeper:
 
     def _watch(self) -> None:
         seen = self.store.fleet.observe()
-        declared = [worker for worker in self.watch.observe(seen.beats) if self._declare(worker)]
+        declared = [worker for worker in self.watch.observe(seen.signs) if self._declare(worker)]
         for worker in {*seen.obligations, *declared}:
             try:
                 self._fulfil(worker)

@@ -103,10 +103,15 @@ class ScriptRunner:
 
     def command(self, *args: Argument) -> Any:
         """Run one plain command."""
-        reply = self._exchange([args])[0]
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        return self.commands([args])[0]
+
+    def commands(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+        """Run several plain commands in one round trip; raises the first error that one of them replied."""
+        replies = self._exchange([tuple(command) for command in commands])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         return self._exchange_on(self._connection(), commands)

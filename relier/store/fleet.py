@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from relier.store.connection import Argument, ScriptRunner
 from relier.store.keys import Keys
-from relier.store.scripts import script
+from relier.store.scripts import Script, script
 
 #: How long (s) a parted identity is refused: longer than any zombie sleeps.
 GONE_KEPT = 86_400.0
+
+
+class Signs(NamedTuple):
+    """What tells that a worker lives: counters that move."""
+
+    beat: int
+    pulse: int | None = None  #: None: it has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +30,21 @@ class Observation:
     beats: dict[str, int]
     obligations: tuple[str, ...]
     leases: dict[str, str]
+    pulses: dict[str, int]
+
+    @property
+    def signs(self) -> dict[str, Signs]:
+        """The signs of life of every worker."""
+        return {worker: Signs(beat, self.pulses.get(worker)) for worker, beat in self.beats.items()}
 
 
 def _pairs(flat: Iterable[Any]) -> dict[str, str]:
     parts = [part.decode() if isinstance(part, bytes) else str(part) for part in flat]
     return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _counters(flat: Iterable[Any]) -> dict[str, int]:
+    return {worker: int(count) for worker, count in _pairs(flat).items()}
 
 
 class Fleet:
@@ -49,6 +66,11 @@ class Fleet:
         reply = self._run("beat", worker)
         return reply[0].decode(), int(reply[1])
 
+    def pulse(self, worker: str) -> tuple[Script, tuple[Argument, ...]]:
+        """Return the script of one pulse and what follows it in the command: a worker's child process sends it."""
+        keys = self._keys.fleet
+        return script("fleet_pulse"), (len(keys), *keys, "", worker)
+
     def declare_dead(self, worker: str) -> bool:
         """Declare a worker dead; True for the one caller that did it."""
         return bool(self._run("part", worker, "crash", int(GONE_KEPT * 1e6)))
@@ -58,15 +80,21 @@ class Fleet:
         return bool(self._run("part", worker, "left", int(GONE_KEPT * 1e6)))
 
     def observe(self) -> Observation:
-        """Look at beats, obligations and leases."""
-        time, beats, obligations, leases = self._run("observe")
-        counters = {worker: int(beat) for worker, beat in _pairs(beats).items()}
-        return Observation(int(time), counters, tuple(o.decode() for o in obligations), _pairs(leases))
+        """Look at beats, pulses, obligations and leases."""
+        time, beats, obligations, leases, pulses = self._run("observe")
+        owed = tuple(worker.decode() for worker in obligations)
+        return Observation(int(time), _counters(beats), owed, _pairs(leases), _counters(pulses))
 
-    def beats(self, workers: list[str]) -> dict[str, int]:
-        """Return the beat counters of those workers that have one."""
-        counters = self._runner.command("HMGET", self._keys.fleet[1], *workers) if workers else []
-        return {worker: int(beat) for worker, beat in zip(workers, counters, strict=True) if beat is not None}
+    def signs(self, workers: list[str]) -> dict[str, Signs]:
+        """Return the signs of life of those workers that are registered."""
+        if not workers:
+            return {}
+        beats, pulses = self._runner.commands(("HMGET", self._keys.fleet[place], *workers) for place in (1, 6))
+        return {
+            worker: Signs(int(beat), None if pulse is None else int(pulse))
+            for worker, beat, pulse in zip(workers, beats, pulses, strict=True)
+            if beat is not None
+        }
 
     def leases(self) -> dict[str, str]:
         """Return all leases by slot."""

@@ -11,7 +11,7 @@ SHARDS = 64
 FORMAT = 1
 
 _SHARD_KEYS = ("rec", "due", "meta", "dead", "ev", "dlq")
-_FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about")
+_FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about", "pulses")
 
 
 def shard_of(key: str) -> int:
