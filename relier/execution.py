@@ -139,7 +139,7 @@ class Execution:
         if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
             return self._own(run, claim)
         self.process.runs.remove(run)
-        self._hand_custody(run)
+        self.process.hand_custody(run)
         return self._skip(claim.verdict)
 
     def _drop_if_not_ours(self) -> None:
@@ -246,11 +246,6 @@ class Execution:
         self.message.relier_run = None
         self._skip("the run was lost")
 
-    def _hand_custody(self, run: Run) -> None:
-        """Leave the task to the store when its write is durable; else the copy goes back to its queue (R4)."""
-        if not self.process.hand_custody(run.generation):
-            give_back(self.broker, self.message)
-
     def _commit(self, run: Run, result: Any) -> None:
         runs = self.process.runs
         hooks = has_success_hooks(self.broker, self.message)
@@ -279,7 +274,7 @@ class Execution:
         run.final_failure = not failure.retry
         self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
         failpoints.hit("failed")
-        self._hand_custody(run)
+        self.process.hand_custody(run)
         run.hooks_pending = run.final_failure and failure.hooks
         run.settles = run.final_failure
         raise error

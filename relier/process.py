@@ -73,6 +73,9 @@ class WorkerProcess:
         self._started_at = time.time()
         self._stopped = threading.Event()
         self._fencing = threading.Lock()
+        #: When the store was last heard (monotonic), and whether this worker has stepped back since.
+        self._heard = time.monotonic()
+        self._withdrawn = False
         self._beats = threading.Thread(target=self._keep_beating, name="relier-heartbeat", daemon=True)
         self._beat_every = min(BEAT_INTERVAL, settings.heartbeat_ttl / 4)
         #: Only workers run code that may hold the interpreter.
@@ -91,6 +94,8 @@ class WorkerProcess:
         self.patiently(self._register)
         if not self.shares_redis:  # The store must not forget whom to bury, once messages are fetched.
             self.patiently(self.store.durability.wait)
+            self.patiently(self.store.runner.probe)
+        self._heard = time.monotonic()
         self._beats.start()
 
     def stop(self) -> None:
@@ -176,15 +181,20 @@ class WorkerProcess:
         """Whether broker and store are one Redis, which loses and keeps the same writes of both."""
         return shares_redis(self.broker, self.store.client)
 
-    def hand_custody(self, generation: int) -> bool:
-        """Wait until the store's custody of a task is durable, before its copy is acknowledged (R4).
+    def hand_custody(self, run: Run) -> None:
+        """Leave a task to the store: its copy is acknowledged once the store's write is durable (R4).
 
-        False: a connection was lost since `generation` was read, and the server behind the new one may not have it.
+        When a connection was lost since the run began, the server behind the new one may not have it: then the copy
+        goes back. On a broker of ours the acknowledgement waits by itself, else the calling thread does.
         """
         if self.shares_redis:
-            return True
+            return
+        if hasattr(run.message, "pledge"):
+            run.message.pledge = self.store.custody.pledge(run.generation)
+            return
         self.patiently(self.store.durability.wait)
-        return generation == self.generation
+        if run.generation != self.generation:
+            give_back(self.broker, run.message)
 
     # -- beating ------------------------------------------------------------------------------------------------
 
@@ -199,14 +209,30 @@ class WorkerProcess:
                     continue
                 next_beat = now + self._beat_every
                 server_time = self._beat()
+                self._in_touch()
                 if server_time and (now >= next_reconcile or session != self.control.session):
                     next_reconcile, session = now + RECONCILE_INTERVAL, self.control.session
                     self._reconcile(server_time)
             except _AWAY as error:
                 logger.debug("A beat failed.", extra={"error": type(error).__name__})
                 next_reconcile = 0.0
+                self._out_of_touch()
             except Exception:
                 logger.exception("The heartbeat failed; it goes on.")
+
+    def _in_touch(self) -> None:
+        self._heard = time.monotonic()
+        if self._withdrawn:
+            self._withdrawn = False
+            self.broker.resume()  # type: ignore[attr-defined]
+
+    def _out_of_touch(self) -> None:
+        """Leave what was not started to others, when they may long have declared this worker dead."""
+        too_long = time.monotonic() - self._heard > self.settings.heartbeat_ttl
+        if too_long and not self._withdrawn and hasattr(self.broker, "withdraw"):
+            logger.warning("The store is out of reach: what was not started goes back to its queues.")
+            self._withdrawn = True
+            self.broker.withdraw()
 
     def _beat(self) -> int:
         """Beat once; returns the server's time, or 0 when the answer makes a comparison pointless."""
@@ -271,7 +297,9 @@ class WorkerProcess:
                 return False
             handed = self._hand_over(run, why)
             run.phase = Phase.LOST
-            if not handed or not self.hand_custody(run.generation):
+            if handed:
+                self.hand_custody(run)
+            else:
                 give_back(self.broker, run.message)
         failpoints.hit("handed-over")
         if run.cancel is not None:

@@ -91,6 +91,9 @@ class Settings(BaseSettings):
 
     redis_url: str | None = _plain(None, "Redis for the store; unset: the embedded server.", repr=False)
     broker_url: str | None = _plain(None, "Broker; unset: the Redis URL. amqp:// for RabbitMQ.", repr=False)
+    rabbitmq_queue_type: Literal["classic", "quorum"] = _plain(
+        "classic", "Type of the queues that Relier makes on RabbitMQ.", "classic or quorum"
+    )
     actors: Names = _plain(
         (), "Modules with actors that `relier.workers` imports.", "module names, separated by commas"
     )

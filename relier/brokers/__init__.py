@@ -12,14 +12,23 @@ from relier.urls import RABBITMQ_SCHEMES
 def default_broker(settings: Settings | None = None) -> Broker:
     """Build Relier's own broker from the settings. It connects on first use.
 
-    Raises `RelierConfigError` for a broker that this version does not have.
+    Raises `RelierConfigError` when the URL cannot be used, or pika is missing for RabbitMQ.
     """
     settings = settings or get_settings()
     if settings.broker_url and settings.broker_url.startswith(RABBITMQ_SCHEMES):
-        raise RelierConfigError(
-            "RELIER_BROKER_URL: this version has no RabbitMQ broker of its own yet."
-            " Use Redis, or call relier.install() on a dramatiq RabbitmqBroker."
-        )
+        return _rabbitmq_broker(settings)
     from relier.brokers.redis import RelierRedisBroker
 
     return RelierRedisBroker(settings=settings)
+
+
+def _rabbitmq_broker(settings: Settings) -> Broker:
+    try:
+        import pika  # noqa: F401
+    except ImportError:
+        raise RelierConfigError(
+            "RELIER_BROKER_URL names RabbitMQ, which needs pika: pip install 'relier-dramatiq[rabbitmq]'."
+        ) from None
+    from relier.brokers.rabbitmq import RelierRabbitmqBroker
+
+    return RelierRabbitmqBroker(settings=settings)

@@ -14,15 +14,10 @@ from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.common import dq_name, q_name
 from dramatiq.middleware import Middleware
-from dramatiq.results import Results
 
+from relier.brokers.own import OwnBroker
 from relier.brokers.redis_consumer import RedisConsumer
-from relier.brokers.results import quiet_results
-from relier.envelope import is_stamped, stamp_first_hand, stamp_of
-from relier.hooks import encode_failure
-from relier.sending import payload_version, sending_of
 from relier.settings import Settings, get_settings
-from relier.store import Sending, Store, get_store, shard_of
 from relier.store.client import connect
 from relier.store.connection import ScriptRunner
 from relier.store.scripts import load_all, script
@@ -33,7 +28,7 @@ GONE_KEPT = 86_400
 GIVEN_BACK_AT_ONCE = 500
 
 
-class RelierRedisBroker(RedisBroker):
+class RelierRedisBroker(OwnBroker, RedisBroker):
     """A Dramatiq broker on Redis with Relier installed.
 
     Delays live in the store's due index instead of worker memory; a dead worker's unacknowledged messages come back at
@@ -65,11 +60,9 @@ class RelierRedisBroker(RedisBroker):
         self._held: dict[str, set[str]] = {}
         self._acks: dict[str, dict[str, Any]] = {}
         self._held_lock = threading.Lock()
-        if not any(isinstance(m, Results) for m in self.middleware):
-            self.add_middleware(quiet_results(self))
-        from relier.installation import install
-
-        install(self, self.settings)
+        #: Whether consumers take nothing: see `withdraw`.
+        self.idle = False
+        self._complete()
 
     # -- connecting, on first use -------------------------------------------------------------------------------
 
@@ -79,10 +72,6 @@ class RelierRedisBroker(RedisBroker):
         return self._url is None or self._url == self.settings.redis_url
 
     @cached_property
-    def store(self) -> Store:
-        return get_store(self.settings)
-
-    @cached_property
     def runner(self) -> ScriptRunner:
         return self.store.runner if self.shares_redis else ScriptRunner(connect(self.settings, self._url))
 
@@ -90,6 +79,10 @@ class RelierRedisBroker(RedisBroker):
     def connection(self) -> redis.Redis:
         """The client that messages go through."""
         return self.runner.client
+
+    @property
+    def results_client(self) -> redis.Redis:
+        return self.connection
 
     def _keys(self, queue_name: str, broker_id: str | None = None) -> tuple[str, str, str]:
         full = f"{self.namespace}:{queue_name}"
@@ -108,22 +101,13 @@ class RelierRedisBroker(RedisBroker):
 
     # -- publishing ---------------------------------------------------------------------------------------------
 
-    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Enqueue a message; with a `delay` in milliseconds the store keeps it until then.
-
-        Raises redis-py's errors when Redis is away: nothing was accepted then.
-        """
-        message = self._first_hand(message)
-        if delay is not None and delay > 0:
-            self.emit_before("enqueue", message, delay)
-            sending = sending_of(self, message, stamp_of(message), self.settings)
-            self.store.tasks.schedule(sending, delay / 1000)
-        else:
-            message = message.copy(options={"redis_message_id": str(uuid4())})
-            self.emit_before("enqueue", message, delay)
-            keys = self._keys(message.queue_name)[:2]
-            self._run("enqueue", keys, message.options["redis_message_id"], message.encode())
-        self.emit_after("enqueue", message, delay)
+    def _send(self, message: Message[Any]) -> Message[Any]:
+        """Raises redis-py's errors when Redis is away."""
+        message = message.copy(options={"redis_message_id": str(uuid4())})
+        self.emit_before("enqueue", message, None)
+        keys = self._keys(message.queue_name)[:2]
+        self._run("enqueue", keys, message.options["redis_message_id"], message.encode())
+        self.emit_after("enqueue", message, None)
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
@@ -153,11 +137,6 @@ class RelierRedisBroker(RedisBroker):
             self.emit_after("enqueue", message, None)
         return messages
 
-    def _first_hand(self, message: Message[Any]) -> Message[Any]:
-        if is_stamped(message):
-            return message
-        return stamp_first_hand(message, payload_version(self, message.actor_name))
-
     # -- consuming ----------------------------------------------------------------------------------------------
 
     @property
@@ -184,7 +163,7 @@ class RelierRedisBroker(RedisBroker):
         keys = (*self._keys(queue_name, broker_id), self._gone)
         exchange = script("exchange", "relier.brokers")
         removed, flat = self.runner.run_unbroken(exchange, keys, (broker_id, count, *acks))
-        self.let_go(queue_name, acks)
+        self.forget(queue_name, acks)
         if flat is None:
             return [bool(r) for r in removed], None
         taken = [(message_id.decode(), data) for message_id, data in zip(flat[::2], flat[1::2], strict=True)]
@@ -200,7 +179,7 @@ class RelierRedisBroker(RedisBroker):
         """Put messages back to the head of their queue."""
         for i in range(0, len(message_ids), 500):
             self._run("requeue", self._keys(queue_name, broker_id), *message_ids[i : i + 500])
-        self.let_go(queue_name, message_ids)
+        self.forget(queue_name, message_ids)
 
     def reclaim(self, queue_name: str, broker_id: str) -> int:
         """Put back what Redis believes this process to hold and it does not."""
@@ -208,22 +187,10 @@ class RelierRedisBroker(RedisBroker):
             held = list(self._held.get(queue_name, ()))
         return int(self._run("reclaim", self._keys(queue_name, broker_id), *held))
 
-    def let_go(self, queue_name: str, message_ids: Iterable[str]) -> None:
+    def forget(self, queue_name: str, message_ids: Iterable[str]) -> None:
         """Forget that this process holds messages."""
         with self._held_lock:
             self._held.get(queue_name, set()).difference_update(message_ids)
-
-    def dead_letter(self, message: Any, reason: str, error: BaseException) -> None:
-        """Keep a message that cannot be run as a dead letter; returns when the store has it."""
-        stamp = stamp_of(message)
-        sending = sending_of(self, message, stamp, self.settings)
-        self.store.tasks.dead_letter(sending, reason, encode_failure(error), stamp.fence)
-
-    def dead_letter_raw(self, message_id: str, queue_name: str, data: bytes, error: BaseException) -> None:
-        """Keep bytes that cannot be decoded as a dead letter; returns when the store has them."""
-        task_id = message_id.partition("+")[0]  # The same for each delivery.
-        sending = Sending(task_id, shard_of(task_id), q_name(queue_name), "", data)
-        self.store.tasks.dead_letter(sending, "PayloadIntegrityError", encode_failure(error))
 
     def hold_only(self, queue_name: str, message_ids: Iterable[str]) -> None:
         """Forget that this process holds any other message of a queue."""
@@ -240,6 +207,13 @@ class RelierRedisBroker(RedisBroker):
                 acks.clear()
         for message in void:
             message.removed(False)
+
+    def withdraw(self) -> None:
+        """Take nothing until `resume`. What was fetched comes back when this worker is declared dead."""
+        self.idle = True
+
+    def resume(self) -> None:
+        self.idle = False
 
     # -- what the sweeper asks ----------------------------------------------------------------------------------
 

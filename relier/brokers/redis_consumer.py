@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ import redis
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed, DecodeError
+
+from relier.brokers.delivery import Delivery
 
 if TYPE_CHECKING:
     from relier.brokers.redis import RelierRedisBroker
@@ -29,33 +31,16 @@ LONGEST_WAIT = 0.25
 ACKS_AT_ONCE = 500
 
 
-class Delivery(MessageProxy):
+class RedisDelivery(Delivery):
     """A copy that a broker id holds: fetched from one server, over a connection that is not lost yet."""
 
     def __init__(self, message: Message[Any], raw: bytes, broker: RelierRedisBroker, origin: Origin) -> None:
-        super().__init__(message)
-        self.raw = raw
+        super().__init__(message, raw)
         self.origin = origin
         self.redis_id: str = message.options["redis_message_id"]
-        #: Whether its claim may have been sent; False once it is known that it must not be.
-        self.started: bool | None = None
-        #: Set when the copy is to go back to the queue instead of being removed.
-        self.give_back = False
-        #: Called once the copy is acknowledged, with whether that removed it.
-        self.on_removed: Callable[[bool], None] | None = None
         self._broker = broker
 
-    def removed(self, confirmed: bool) -> None:
-        """Tell whoever waits for it that the acknowledgement reached Redis."""
-        if self.on_removed is not None:
-            self.on_removed(confirmed)
-
     def may_start(self) -> bool:
-        """Whether the copy is still this process's to claim (R5).
-
-        Not after this worker was declared dead, nor after a connection was lost: the server may have given the copy to
-        somebody else since, who may have finished and been forgotten.
-        """
         self.started = self.is_held() and self.origin.generation == self._broker.runner.generation
         return self.started
 
@@ -93,7 +78,7 @@ class RedisConsumer(Consumer):
         self.timeout = min(timeout / 1000, LONGEST_WAIT)
         self._fetched: deque[tuple[str, bytes]] = deque()
         #: Messages that worker threads have, by id.
-        self._running: dict[str, Delivery] = {}
+        self._running: dict[str, RedisDelivery] = {}
         self._acks = broker.pending_acks(queue_name)
         self._changed = threading.Condition()
         self._pause = FIRST_PAUSE
@@ -113,6 +98,9 @@ class RedisConsumer(Consumer):
             if self._dropped:
                 self._dropped = False
                 self.broker.reclaim(self.queue_name, self._origin.broker_id)
+            if self.broker.idle and not self._fetched:
+                self._wait(LONGEST_PAUSE)
+                return None
             if not self._fetched:
                 self._refill()
             return self._take()
@@ -190,41 +178,65 @@ class RedisConsumer(Consumer):
     def _take(self) -> MessageProxy | None:
         while self._fetched:
             redis_id, data = self._fetched.popleft()
-            try:
-                message = Message.decode(data)
-                if message.queue_name != self.queue_name or message.options.get("redis_message_id") != redis_id:
-                    message = message.copy(queue_name=self.queue_name, options={"redis_message_id": redis_id})
-            except (DecodeError, AttributeError, TypeError) as error:
-                self._undecodable(redis_id, data, error)
-                continue
-            delivery = Delivery(message, data, self.broker, self._origin)
+            delivery, error = self._decode(redis_id, data)
             with self._changed:
                 self._running[redis_id] = delivery
-            return delivery
+            if error is not None:
+                logger.error(
+                    "A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name}
+                )
+                self.broker.dead_letter_raw(delivery, redis_id.partition("+")[0], error)  # The same for each delivery.
+            elif not self.broker.keep_delay(delivery):
+                return delivery
+            self.ack(delivery)
         return None
 
-    def _undecodable(self, redis_id: str, data: bytes, error: Exception) -> None:
-        logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
-        self.broker.dead_letter_raw(redis_id, self.queue_name, data, error)
-        self.broker.exchange(self.queue_name, self._origin.broker_id, 0, [redis_id])
+    def _decode(self, redis_id: str, data: bytes) -> tuple[RedisDelivery, Exception | None]:
+        here: dict[str, Any] = {"queue_name": self.queue_name, "options": {"redis_message_id": redis_id}}
+        error: Exception | None = None
+        try:
+            message = Message.decode(data)
+            if message.queue_name != self.queue_name or message.options.get("redis_message_id") != redis_id:
+                message = message.copy(**here)
+        except (DecodeError, AttributeError, TypeError) as found:
+            error, message = found, Message(actor_name="", args=(), kwargs={}, **here)
+        return RedisDelivery(message, data, self.broker, self._origin), error
 
     # -- the worker threads -------------------------------------------------------------------------------------
 
     def ack(self, message: Any) -> None:
         """Note that a message is done. A copy that this process lost is somebody else's to remove."""
+        if message.pledge is not None and not message.give_back:
+            self._ack_when_durable(message)
+            return
         if message.give_back:
-            self.requeue([message])
-            message.removed(False)
+            self._put_back(message)
         elif message.started is not False and message.is_held() and message.origin.server == self._origin.server:
             self._acks[message.redis_id] = message
         else:
             message.removed(False)
-            self.broker.let_go(self.queue_name, [message.redis_id])
+            self.broker.forget(self.queue_name, [message.redis_id])
             self._dropped = True
         with self._changed:
             self._running.pop(message.redis_id, None)
             if self._room() >= self._step:
                 self._changed.notify()
+
+    def _ack_when_durable(self, message: Any) -> None:
+        pledge, message.pledge = message.pledge, None
+
+        def settle(durable: bool) -> None:
+            message.give_back = not durable
+            self.ack(message)
+
+        self.broker.store.custody.when_durable(pledge, settle)
+
+    def _put_back(self, message: Any) -> None:
+        try:
+            self.requeue([message])
+        except (redis.ConnectionError, redis.TimeoutError):
+            self._dropped = True  # Redis still counts it as ours.
+        message.removed(False)
 
     def nack(self, message: Any) -> None:
         """Keep a rejected message as a dead letter of the store; the broker's own dead-letter queue stays empty."""
@@ -256,4 +268,4 @@ class RedisConsumer(Consumer):
             if ids:
                 self.broker.requeue(self.queue_name, self._origin.broker_id, ids)
         except (redis.ConnectionError, redis.TimeoutError):
-            self.broker.let_go(self.queue_name, ids)  # The next consumer acknowledges and reclaims.
+            self.broker.forget(self.queue_name, ids)  # The next consumer acknowledges and reclaims.

@@ -1,4 +1,4 @@
-"""Dramatiq's results, kept in the Redis of Relier's own broker, connected on first use."""
+"""Dramatiq's results, kept in the broker's Redis, else in the store's, connected on first use."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from dramatiq.results.backends import RedisBackend
 from relier.store.connection import UNAVAILABLE
 
 if TYPE_CHECKING:
-    from relier.brokers.redis import RelierRedisBroker
+    from relier.brokers.own import OwnBroker
 
 #: Longest wait (s) of one blocking call: below every sensible socket timeout.
 LONGEST_WAIT = 1.0
 
 
 class LazyRedisBackend(RedisBackend):  # type: ignore[misc]
-    """Stores results through the broker's connection, whenever that is made."""
+    """Stores results through a connection that is made on first use."""
 
-    def __init__(self, broker: RelierRedisBroker, namespace: str) -> None:
+    def __init__(self, broker: OwnBroker, namespace: str) -> None:
         self._broker = broker
         super().__init__(namespace=namespace, client=broker)
 
     @property
     def client(self) -> redis.Redis:
-        return self._broker.connection
+        return self._broker.results_client
 
     @client.setter
     def client(self, client: Any) -> None:
@@ -58,7 +58,7 @@ class LazyRedisBackend(RedisBackend):  # type: ignore[misc]
                 pause = min(pause * 2, 0.5)
 
 
-def quiet_results(broker: RelierRedisBroker) -> Results:
+def quiet_results(broker: OwnBroker) -> Results:
     """Return Results for `store_results=True`, kept for `RELIER_RESULT_TTL`.
 
     An actor that returns a value nobody stores is ordinary; Dramatiq warns of each one.

@@ -101,6 +101,12 @@ class ScriptRunner:
             raise reply
         return reply
 
+    def probe(self) -> None:
+        """See that the connection of `run_shared` is the one it was; `generation` has grown otherwise."""
+        if self._pid != os.getpid():
+            self._after_fork()
+        self._line.call(("PING",))
+
     def command(self, *args: Argument) -> Any:
         """Run one plain command."""
         return self.commands([args])[0]

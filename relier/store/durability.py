@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import redis
 
-from relier.store.connection import ScriptRunner
+from relier.store.connection import UNAVAILABLE, ScriptRunner
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +19,10 @@ logger = logging.getLogger(__name__)
 FSYNC_INTERVAL = 1.0
 #: How long (s) the server's answer about its persistence is believed.
 BELIEVED = 60.0
+#: How often (s) a store that is away is asked again.
+PATIENCE = 0.25
+#: Pledges that end this close (s) to each other end together.
+TOGETHER = 0.05
 
 
 class Durability:
@@ -51,3 +59,84 @@ class Durability:
         if config.get("appendonly") != "yes" or config.get("appendfsync") == "always":
             return 0.0
         return FSYNC_INTERVAL
+
+
+@dataclass(frozen=True, slots=True)
+class Pledge:
+    """The store has a task since `since` (monotonic), told over connections of `generation`."""
+
+    generation: int
+    since: float
+
+
+class Custody:
+    """Tells when what the store took over is durable, to any number of acknowledgements at once.
+
+    Nobody waits in here but one thread, which lives while something is pledged: worker threads go on with other tasks.
+
+    Parameters:
+      runner: the store's.
+      durability: of the same store.
+    """
+
+    def __init__(self, runner: ScriptRunner, durability: Durability) -> None:
+        self._runner = runner
+        self._durability = durability
+        self._pledges: deque[tuple[Pledge, Callable[[bool], None]]] = deque()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def pledge(self, generation: int) -> Pledge:
+        """Note that everything this thread told the store before is to be durable.
+
+        `generation`: that of the runner before the first of these writes.
+        """
+        return Pledge(generation, time.monotonic())
+
+    def when_durable(self, pledge: Pledge, then: Callable[[bool], None]) -> None:
+        """Call `then` from another thread once the pledge is kept (True), or a connection was lost since (False).
+
+        False means that the server behind the new connection may not have it: the copy is to be given back.
+        """
+        with self._lock:
+            self._pledges.append((pledge, then))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep, name="relier-custody", daemon=True)
+                self._thread.start()
+
+    def _keep(self) -> None:
+        while True:
+            with self._lock:
+                if not self._pledges:
+                    self._thread = None
+                    return
+                oldest, _ = self._pledges[0]
+            try:
+                self._wait_for(oldest)
+            except UNAVAILABLE:
+                time.sleep(PATIENCE)
+
+    def _wait_for(self, oldest: Pledge) -> None:
+        """Sleep until the oldest pledge is due, and see whether the server is still the one that heard them all."""
+        interval = self._durability.interval()
+        time.sleep(max(min(TOGETHER, interval), oldest.since + interval - time.monotonic()))
+        looked = time.monotonic()
+        try:
+            self._runner.probe()
+        finally:  # A connection that was lost in between has been noticed now.
+            generation = self._runner.generation
+            for pledge, then in self._take(looked - interval, generation):
+                try:
+                    then(pledge.generation == generation)
+                except Exception:
+                    logger.exception("An acknowledgement failed; its copy comes back.")
+
+    def _take(self, until: float, generation: int) -> list[tuple[Pledge, Callable[[bool], None]]]:
+        taken = []
+        with self._lock:
+            while self._pledges:
+                pledge, _ = self._pledges[0]
+                if pledge.since > until and pledge.generation == generation:
+                    break
+                taken.append(self._pledges.popleft())
+        return taken

@@ -11,7 +11,7 @@ import redis
 from relier.settings import Settings, get_settings
 from relier.store.client import connect, revive_embedded
 from relier.store.connection import ScriptRunner
-from relier.store.durability import Durability
+from relier.store.durability import Custody, Durability
 from relier.store.fleet import Fleet
 from relier.store.keys import SHARDS, Keys, shard_of
 from relier.store.records import Record, parse_record
@@ -36,6 +36,7 @@ class Store:
         self.tasks = Tasks(self.runner, self.keys, retention)
         self.fleet = Fleet(self.runner, self.keys)
         self.durability = Durability(self.runner)
+        self.custody = Custody(self.runner, self.durability)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Store:

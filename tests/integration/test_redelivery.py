@@ -19,7 +19,7 @@ def _fetch(fleet: Harness) -> str:
 
 
 def _reclaim(fleet: Harness, redis_id: str) -> None:
-    fleet.broker.let_go(QUEUE, [redis_id])
+    fleet.broker.forget(QUEUE, [redis_id])
     assert fleet.broker.reclaim(QUEUE, fleet.broker.broker_id) == 1
 
 

@@ -1,0 +1,51 @@
+"""A copy of a message in a worker's hands, on a broker of our own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from dramatiq import Message
+from dramatiq.broker import MessageProxy
+
+from relier.store.durability import Pledge
+
+
+class Delivery(MessageProxy):
+    """A copy, bound to where it came from: nothing else can acknowledge it.
+
+    Parameters:
+      message: the decoded message; its queue name is that of the lane it came by.
+      raw: the bytes that came.
+    """
+
+    def __init__(self, message: Message[Any], raw: bytes) -> None:
+        super().__init__(message)
+        self.raw = raw
+        #: Whether its claim may have been sent; False once it is known that it must not be.
+        self.started: bool | None = None
+        #: Set when the copy is to go back to the queue instead of being removed.
+        self.give_back = False
+        #: Set when the store has custody of the task: the acknowledgement waits until that is durable.
+        self.pledge: Pledge | None = None
+        #: Whether it is acknowledged but for that.
+        self.waits_for_store = False
+        #: Called once the copy is acknowledged, with whether that removed it.
+        self.on_removed: Callable[[bool], None] | None = None
+
+    def removed(self, confirmed: bool) -> None:
+        """Tell whoever waits for it that the acknowledgement is on its way, or that there will be none.
+
+        `confirmed`: the broker said that this acknowledgement removed the copy.
+        """
+        if self.on_removed is not None:
+            self.on_removed(confirmed)
+
+    @abstractmethod
+    def may_start(self) -> bool:
+        """Whether the copy is still this process's to claim (R5).
+
+        Not after this worker was declared dead, nor after the connection that it came by was lost: somebody else may
+        have got the copy since, may have finished and been forgotten.
+        """

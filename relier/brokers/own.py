@@ -1,0 +1,157 @@
+"""What every broker of Relier's own has."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+import redis
+from dramatiq import Broker, Message
+from dramatiq.common import q_name
+from dramatiq.results import Results
+
+from relier.brokers.delivery import Delivery
+from relier.brokers.results import quiet_results
+from relier.envelope import is_stamped, stamp_first_hand, stamp_of
+from relier.hooks import encode_failure
+from relier.sending import payload_version, sending_of
+from relier.settings import Settings
+from relier.store import Sending, Store, get_store, shard_of
+
+
+class OwnBroker(Broker, ABC):
+    """A broker whose delays and dead letters are in the store, and that tells what becomes of each copy.
+
+    Its deliveries are `relier.brokers.delivery.Delivery`.
+    """
+
+    settings: Settings
+    #: Names this process's consumers to the fleet; another one after each `renew_broker_id`.
+    broker_id: str
+
+    def _complete(self) -> None:
+        """Add Results and Relier's middlewares: the last step of a constructor."""
+        if not any(isinstance(m, Results) for m in self.middleware):
+            self.add_middleware(quiet_results(self))
+        from relier.installation import install
+
+        install(self, self.settings)
+
+    @cached_property
+    def store(self) -> Store:
+        return get_store(self.settings)
+
+    # -- what each broker does its own way ----------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def shares_redis(self) -> bool:
+        """Whether broker and store are the same Redis: then they lose and keep the same writes."""
+
+    @property
+    @abstractmethod
+    def results_client(self) -> redis.Redis:
+        """The client of the Redis that keeps Dramatiq's results."""
+
+    @abstractmethod
+    def _send(self, message: Message[Any]) -> Message[Any]:
+        """Append a stamped message to its queue, hooks included; returns it as it was sent."""
+
+    @abstractmethod
+    def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+        """Enqueue messages in as few round trips as possible; all are encoded before the first is sent."""
+
+    @abstractmethod
+    def publish_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+        """Publish copies that the store keeps, to their queues' delay lanes: every consumer takes those first."""
+
+    @abstractmethod
+    def return_unacked(self, broker_id: str, queues: Iterable[str]) -> None:
+        """Return a dead broker id's messages to their queues, and refuse it from now on."""
+
+    @abstractmethod
+    def known_broker_ids(self) -> set[str]:
+        """Return every broker id that may hold messages until `return_unacked` is called for it."""
+
+    @abstractmethod
+    def renew_broker_id(self) -> None:
+        """Consume under a new id from now on; copies held under the old one are void."""
+
+    @abstractmethod
+    def withdraw(self) -> None:
+        """Return what was not started to its queues, and take nothing until `resume`: the store is out of reach."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Consume again after `withdraw`."""
+
+    @abstractmethod
+    def lane_depth(self, queue: str) -> int:
+        """Return how many published copies wait in a queue's delay lane."""
+
+    @abstractmethod
+    def depth(self, queue: str) -> int:
+        """Return how many messages wait in a queue and its delay lane."""
+
+    @abstractmethod
+    def do_qsize(self, queue_name: str) -> int:
+        """Return how many messages of a queue wait, and, where the broker can tell, how many are unacknowledged."""
+
+    # -- enqueueing ---------------------------------------------------------------------------------------------
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message; with a `delay` in milliseconds the store keeps it until then.
+
+        Raises what the broker raises when it is away, or redis-py's errors for a delay when the store is away: nothing
+        was accepted then.
+        """
+        message = self._first_hand(message)
+        if delay is None or delay <= 0:
+            return self._send(message)
+        self.emit_before("enqueue", message, delay)
+        sending = sending_of(self, message, stamp_of(message), self.settings)
+        self.store.tasks.schedule(sending, delay / 1000)
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def _first_hand(self, message: Message[Any]) -> Message[Any]:
+        if is_stamped(message):
+            return message
+        return stamp_first_hand(message, payload_version(self, message.actor_name))
+
+    # -- copies that are not run --------------------------------------------------------------------------------
+
+    def keep_delay(self, delivery: Delivery) -> bool:
+        """Let the store take a delay that came with the message (`eta`, from plain Dramatiq).
+
+        True: the store has it, the copy is to be acknowledged. False: there is none, or its time has come.
+        """
+        eta = delivery.options.pop("eta", None)
+        if not isinstance(eta, int | float) or (delay := eta / 1000 - time.time()) <= 0:
+            return False
+        sending = sending_of(self, delivery, stamp_of(delivery), self.settings)
+        self._entrust(delivery, lambda: self.store.tasks.schedule(sending, delay))
+        return True
+
+    def dead_letter(self, delivery: Delivery, reason: str, error: BaseException) -> None:
+        """Keep a message that cannot be run as a dead letter; returns when the store has it."""
+        stamp = stamp_of(delivery)
+        sending = sending_of(self, delivery, stamp, self.settings)
+        failure = encode_failure(error)
+        self._entrust(delivery, lambda: self.store.tasks.dead_letter(sending, reason, failure, stamp.fence))
+
+    def dead_letter_raw(self, delivery: Delivery, task_id: str, error: BaseException) -> None:
+        """Keep bytes that cannot be decoded as a dead letter; `task_id` is the same at each delivery of them."""
+        sending = Sending(task_id, shard_of(task_id), q_name(delivery.queue_name), "", delivery.raw)
+        failure = encode_failure(error)
+        self._entrust(delivery, lambda: self.store.tasks.dead_letter(sending, "PayloadIntegrityError", failure))
+
+    def _entrust(self, delivery: Delivery, take: Callable[[], object]) -> None:
+        """Let the store take a task; the acknowledgement of its copy then waits until that is durable (R4)."""
+        generation = self.store.runner.generation
+        take()
+        if not self.shares_redis:
+            delivery.pledge = self.store.custody.pledge(generation)

@@ -1,0 +1,165 @@
+"""The consumer of Relier's RabbitMQ broker."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import pika.exceptions
+from dramatiq import Message
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.errors import ConnectionClosed, DecodeError
+
+from relier.brokers.rabbitmq_connection import describe
+from relier.brokers.rabbitmq_session import RabbitmqDelivery, Session
+from relier.queues import is_internal
+from relier.store.connection import UNAVAILABLE
+
+if TYPE_CHECKING:
+    from relier.brokers.rabbitmq import RelierRabbitmqBroker
+
+logger = logging.getLogger(__name__)
+
+#: Longest wait (s) for a message, after which the consumer thread looks around.
+LONGEST_WAIT = 0.25
+#: Pause (s) before another try while the broker or the store is away.
+PAUSE = 0.25
+#: Pause (s) before another try when RabbitMQ refuses to let this process consume.
+REFUSED_PAUSE = 5.0
+#: Longest wait (s) at the end until acknowledgements have left: those that wait for durability included.
+FAREWELL = 2.5
+#: Names undecodable bytes, the same at each delivery.
+_RAW = uuid.UUID("0d6a2d4c-5f63-4a51-9d0e-0f2f3a7f5a11")
+
+
+class RabbitmqConsumer(Consumer):
+    """Takes messages of one queue, session after session: a lost connection ends a session, not the consumer.
+
+    Parameters:
+      broker: RelierRabbitmqBroker.
+      queue_name: the queue or delay lane.
+      prefetch: most unsettled messages.
+      timeout: longest wait in milliseconds before the consumer thread looks around.
+    """
+
+    def __init__(self, broker: RelierRabbitmqBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        self.broker = broker
+        self.queue_name = queue_name
+        self.prefetch = prefetch
+        self.timeout = min(timeout / 1000, LONGEST_WAIT)
+        self._session: Session | None = None
+        #: A delivery that the store is to take, and why it cannot be decoded.
+        self._stuck: tuple[RabbitmqDelivery, Exception | None] | None = None
+        self._away = False
+
+    # -- the consumer thread ------------------------------------------------------------------------------------
+
+    def __next__(self) -> MessageProxy | None:
+        if self._stuck is not None:
+            return self._offer(*self._stuck)
+        if self.broker.idle:
+            self._retire()
+            time.sleep(PAUSE)
+            return None
+        session = self._session
+        if session is None or not session.is_open:
+            session = self._session = self._open()
+        arrived = session.take(self.timeout) if session is not None else None
+        if session is None or arrived is None:
+            return None
+        return self._offer(*self._decode(session, *arrived))
+
+    def _open(self) -> Session | None:
+        try:
+            session = self.broker.open_session(self.queue_name, self.prefetch)
+        except ConnectionClosed as error:
+            if not self._away:
+                logger.warning("The broker is away.", extra={"queue": self.queue_name, "error": str(error)})
+            self._away = True
+            time.sleep(PAUSE)
+            return None
+        except pika.exceptions.ChannelClosed as error:
+            logger.error("RabbitMQ refuses a consumer.", extra={"queue": self.queue_name, "error": describe(error)})
+            time.sleep(REFUSED_PAUSE)
+            return None
+        self._away = False
+        return session
+
+    def _decode(self, session: Session, tag: int, body: bytes) -> tuple[RabbitmqDelivery, Exception | None]:
+        error: Exception | None = None
+        try:
+            message = Message.decode(body)
+            if message.queue_name != self.queue_name:
+                message = message.copy(queue_name=self.queue_name)
+        except (DecodeError, AttributeError, TypeError) as found:
+            error, message = found, Message(self.queue_name, "", (), {}, {})
+        delivery = RabbitmqDelivery(message, body, session, tag)
+        session.hold(delivery)
+        return delivery, error
+
+    def _offer(self, delivery: RabbitmqDelivery, error: Exception | None) -> MessageProxy | None:
+        """Return a delivery that is to be run; others the store takes."""
+        self._stuck = None
+        if not delivery.session.is_open:
+            return None
+        if is_internal(self.queue_name):  # Disposable: an unacknowledged tick would come back beside its successor.
+            delivery.session.settle(delivery, remove=True)
+            return delivery
+        try:
+            if not self._store_takes(delivery, error):
+                return delivery
+            self.ack(delivery)
+        except UNAVAILABLE:
+            self._stuck = (delivery, error)
+            time.sleep(PAUSE)
+        return None
+
+    def _store_takes(self, delivery: RabbitmqDelivery, error: Exception | None) -> bool:
+        if error is None:
+            return self.broker.keep_delay(delivery)
+        logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
+        task_id = str(uuid.uuid5(_RAW, sha256(delivery.raw).hexdigest()))
+        self.broker.dead_letter_raw(delivery, task_id, error)
+        return True
+
+    def _retire(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.retire()
+
+    # -- the worker threads -------------------------------------------------------------------------------------
+
+    def ack(self, message: Any) -> None:
+        """Settle a message where it came from; at once, or when the store's custody of its task is durable."""
+        if message.give_back or message.pledge is None:
+            message.session.settle(message, remove=not message.give_back)
+            return
+        message.waits_for_store = True
+        self.broker.store.custody.when_durable(
+            message.pledge, lambda durable: message.session.settle(message, remove=durable)
+        )
+
+    def nack(self, message: Any) -> None:
+        """Keep a rejected message as a dead letter of the store; RabbitMQ's own dead-letter queue stays empty."""
+        error = message._exception or RuntimeError("The message was rejected.")
+        try:
+            self.broker.dead_letter(message, type(error).__name__, error)
+        except UNAVAILABLE as lost:
+            raise ConnectionClosed(lost) from None  # type: ignore[no-untyped-call]
+        self.ack(message)
+
+    def requeue(self, messages: Iterable[Any]) -> None:
+        """Give messages back to their queue, at its head."""
+        for message in messages:
+            message.session.settle(message, remove=False)
+
+    def close(self) -> None:
+        """Take no more messages. What runs is settled when it is done: the connection stays."""
+        session = self._session
+        self._retire()
+        if session is not None:
+            session.wait_settled(FAREWELL)
