@@ -15,8 +15,8 @@ help:  ## show this list
 demo: $(STAMPS)/demo  ## kill workers under real work and see every task accounted for
 	@$(BIN)/rl demo
 
-test: $(STAMPS)/dev  ## run the tests (installs a Redis for them where it may)
-	@scripts/provide-redis $(BIN)/python
+test: $(STAMPS)/dev  ## run the tests (installs the servers they need where it may)
+	@scripts/provide-servers $(BIN)/python
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMPS)/dev  ## check style and types

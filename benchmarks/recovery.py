@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--stops", type=int, default=3)
-    parser.add_argument("--server", choices=sources.KINDS, default="embedded")
+    parser.add_argument("--server", choices=sources.STORES, default="embedded")
     parser.add_argument("--only", choices=("resurrector", "workers"))
     args = parser.parse_args()
     late = False

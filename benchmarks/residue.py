@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--server", choices=sources.KINDS, default="embedded")
+    parser.add_argument("--server", choices=sources.STORES, default="embedded")
     args = parser.parse_args()
     server = sources.start(args.server, private=True)
     with tempfile.TemporaryDirectory(prefix="rl-residue-") as folder:

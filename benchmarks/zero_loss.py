@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=5000)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--outages", type=int, default=0)
-    parser.add_argument("--server", choices=sources.KINDS, default="embedded")
+    parser.add_argument("--server", choices=sources.STORES, default="embedded")
     parser.add_argument("--resurrector", action="store_true")
     parser.add_argument("--seed", type=int, default=None)
     args = parser.parse_args()

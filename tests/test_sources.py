@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import http.server
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +13,8 @@ import pytest
 
 from tests import sources
 from tests.conftest import PrivateServers
-from tests.servers import REDIS_URL_VARIABLE, GivenServer
+from tests.processes import alive
+from tests.servers.redis_servers import REDIS_URL_VARIABLE, GivenRedis
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +61,7 @@ def test_a_given_server_with_other_data_is_refused(
 ) -> None:
     server = private_server()
     monkeypatch.setenv(REDIS_URL_VARIABLE, server.url)
-    assert isinstance(sources.start("redis"), GivenServer)
+    assert isinstance(sources.start("redis"), GivenRedis)
 
     with server.client() as client:
         client.set("precious", "data")
@@ -78,25 +78,22 @@ def test_a_given_server_is_never_hurt(private_server: PrivateServers, monkeypatc
         sources.start("redis", private=True)
 
 
-def test_a_server_dies_with_the_process_that_started_it() -> None:
-    script = (
-        "import time; from tests import sources; server = sources.start('embedded'); "
-        "print(server.pid, server.folder, flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    pid, folder = process.stdout.readline().split()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-
-    def gone() -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
-        except FileNotFoundError:
-            return True
-
-    wait_until(gone, what="the server's end")
-    subprocess.run(["rm", "-r", folder], check=True)
+def test_everything_that_a_server_started_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+    script = """
+import os, sys, time
+from pathlib import Path
+from tests.servers.service import LocalProcess
+folder = Path(sys.argv[1])
+process = LocalProcess(["/bin/sh", "-c", f"sleep 600 & echo $! $$ >{folder}/pids; wait"], folder / "log")
+time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
+    pids = tmp_path / "pids"
+    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, 30, "the started processes")
+    process.kill()
+    process.wait()
+    started = [int(pid) for pid in pids.read_text().split()]
+    wait_until(lambda: not any(alive(pid) for pid in started), 30, "the end of what it started")
 
 
 @contextmanager

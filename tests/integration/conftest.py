@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import Harness
-from tests.servers import Server
+from tests.servers import RedisServer
 
 Fleets = Callable[..., Harness]
 
@@ -19,7 +19,7 @@ def fleets(tmp_path: Path) -> Iterator[Fleets]:
     """Call with a server and settings; everything that was started ends with the test."""
     made: list[Harness] = []
 
-    def make(server: Server, **options: Any) -> Harness:
+    def make(server: RedisServer, **options: Any) -> Harness:
         folder = tmp_path / f"fleet-{len(made)}"
         folder.mkdir()
         made.append(Harness(server, folder, **options))
@@ -31,12 +31,12 @@ def fleets(tmp_path: Path) -> Iterator[Fleets]:
 
 
 @pytest.fixture
-def fleet(fleets: Fleets, server: Server, store_url: str) -> Harness:
+def fleet(fleets: Fleets, server: RedisServer, store_url: str) -> Harness:
     """A fleet with the default settings on the shared server of each kind."""
     return fleets(server)
 
 
-def emptied(server: Server) -> Server:
+def emptied(server: RedisServer) -> RedisServer:
     """Return the server without any data."""
     with server.client() as client:
         client.flushall()

@@ -18,7 +18,7 @@ from relier.brokers.redis import RelierRedisBroker
 from relier.settings import Settings
 from relier.store import SHARDS, Record, Store
 from tests.integration.actors import EFFECTS_VARIABLE, Actors
-from tests.servers import Server
+from tests.servers import RedisServer
 from tests.store.look import Look, inconsistencies, look
 from tests.waiting import wait_until
 
@@ -126,7 +126,7 @@ class Harness:
       options: settings of every process, by field name.
     """
 
-    def __init__(self, server: Server, folder: Path, **options: Any) -> None:
+    def __init__(self, server: RedisServer, folder: Path, **options: Any) -> None:
         self.server = server
         self.folder = folder
         self.options = {"redis_url": server.url, **options}

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.conftest import Fleets, emptied
 from tests.integration.harness import Harness, Process
 from tests.integration.scenario import Scenario
-from tests.servers import Server
+from tests.servers import RedisServer
 
 
 def test_a_killed_workers_tasks_run_again_at_once(fleet: Harness) -> None:
@@ -52,7 +52,7 @@ def test_a_fleet_that_died_as_a_whole_goes_on_with_the_next_worker(fleet: Harnes
     indirect=["server"],
 )
 def test_a_frozen_worker_is_replaced_and_can_change_nothing_when_it_comes_back(
-    server: Server, fleets: Fleets, moved_on: bool
+    server: RedisServer, fleets: Fleets, moved_on: bool
 ) -> None:
     fleet = fleets(emptied(server), heartbeat_ttl=2)
     fleet.workers(2)
@@ -89,7 +89,7 @@ ZOMBIE_POINTS = ("fetched", "claimed", "done", "committed", "before-fail", "fail
 
 
 @pytest.mark.parametrize(("point", "server"), [(point, "embedded") for point in ZOMBIE_POINTS], indirect=["server"])
-def test_a_worker_frozen_at(point: str, server: Server, fleets: Fleets) -> None:
+def test_a_worker_frozen_at(point: str, server: RedisServer, fleets: Fleets) -> None:
     """What it was about to do when it froze changes nothing after others went on, and nothing runs twice for it."""
     fleet = fleets(emptied(server), heartbeat_ttl=2)
     frozen = fleet.worker(threads=2, failpoints=f"{point}=stop:{fleet.marker(point)}")

@@ -11,7 +11,7 @@ from relier.store import shard_of
 from tests.conftest import PrivateServers
 from tests.integration.conftest import Fleets
 from tests.integration.harness import Harness, Process
-from tests.servers import Server
+from tests.servers import RedisServer
 
 TIME_LIMIT = "Time limit exceeded"
 
@@ -31,7 +31,7 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def _interrupt_while_redis_is_away(fleet: Harness, server: Server, worker: Process) -> None:
+def _interrupt_while_redis_is_away(fleet: Harness, server: RedisServer, worker: Process) -> None:
     """Let the time limit pass while the thread waits for the store."""
     server.kill()
     worker.signal(signal.SIGCONT)

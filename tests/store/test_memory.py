@@ -16,7 +16,7 @@ from tests import sources
 from tests.conftest import PrivateServers
 from tests.store.desk import Desk
 
-kinds = pytest.mark.parametrize("kind", sources.KINDS)
+kinds = pytest.mark.parametrize("kind", sources.STORES)
 
 
 @pytest.fixture
