@@ -20,7 +20,7 @@ from dramatiq.middleware import Middleware
 from relier.brokers import default_broker
 from relier.ending import end_at_second_signal, follow_parent
 from relier.errors import RelierError
-from relier.fleet_checks import record_format
+from relier.fleet_checks import broker_check, record_format
 from relier.installation import install, installation_of
 from relier.logging import configure_logging
 from relier.preflight import check_redis
@@ -105,9 +105,9 @@ def use_default_broker(settings: Settings) -> None:
 
 
 def prepare(broker: Broker, settings: Settings) -> None:
-    """Install Relier on the broker and look at Redis. Raises `RelierStartupError`."""
+    """Install Relier on the broker and look at Redis and the broker. Raises `RelierStartupError`."""
     store = installation_of(install(broker, settings)).store
-    check_redis(store.client, settings)
+    check_redis(store.client, settings, [broker_check(broker)])
     record_format(store, settings)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 from dramatiq import Broker
+from dramatiq.errors import BrokerConnectionError
 
 from relier.errors import RelierStartupError
 from relier.leases import WATCH
@@ -51,6 +52,16 @@ def _other_format(recorded: tuple[int, int], settings: Settings) -> str:
     )
 
 
+def broker_check(broker: Broker) -> Check:
+    """Return the check of a broker of our own."""
+
+    def check(_: redis.Redis, __: Settings) -> Iterable[Finding]:
+        inspect = getattr(broker, "inspect", None)
+        return inspect() if inspect is not None else ()
+
+    return check
+
+
 def fleet_checks(store: Store, broker: Broker, declared: Iterable[str] = ()) -> tuple[Check, ...]:
     """Return the checks of format, workers, resurrector and queues. `declared` are the queues of known actors."""
     wanted = set(declared)
@@ -64,7 +75,7 @@ def fleet_checks(store: Store, broker: Broker, declared: Iterable[str] = ()) -> 
     def queues(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
         return _queues(store, broker, settings, wanted)
 
-    return (format_check(store), workers, resurrector, queues)
+    return (format_check(store), broker_check(broker), workers, resurrector, queues)
 
 
 def _workers(fleet: dict[str, dict[str, Any]]) -> Iterator[Finding]:
@@ -121,4 +132,7 @@ def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]
 def depths(broker: Broker, queues: Iterable[str]) -> dict[str, int]:
     """Return how many messages wait in each queue; empty when the broker cannot tell."""
     depth = getattr(broker, "depth", None)
-    return {queue: int(depth(queue)) for queue in sorted(queues)} if depth is not None else {}
+    try:
+        return {queue: int(depth(queue)) for queue in sorted(queues)} if depth is not None else {}
+    except BrokerConnectionError:
+        return {}

@@ -10,6 +10,7 @@ import threading
 import time
 
 import redis
+from dramatiq.errors import BrokerConnectionError
 
 from relier import failpoints
 from relier.brokers.lanes import Lanes
@@ -21,6 +22,8 @@ from relier.store.connection import UNAVAILABLE
 from relier.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+_AWAY: tuple[type[Exception], ...] = (*UNAVAILABLE, BrokerConnectionError)
 
 #: How often (s) the workers' queues are read again although the fleet looks the same.
 FLEET_REFRESH = 5.0
@@ -179,7 +182,7 @@ def sweep_until(sweeper: Sweeper, interval: float, stopped: threading.Event, sec
     while not stopped.wait(interval) and (end is None or time.monotonic() < end):
         try:
             sweeper.tick()
-        except UNAVAILABLE as error:
+        except _AWAY as error:
             logger.debug("A sweep failed; the next one goes on.", extra={"error": type(error).__name__})
         except Exception:
             logger.exception("A sweep failed; the next one goes on.")

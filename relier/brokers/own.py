@@ -17,6 +17,7 @@ from relier.brokers.delivery import Delivery
 from relier.brokers.results import quiet_results
 from relier.envelope import is_stamped, stamp_first_hand, stamp_of
 from relier.hooks import encode_failure
+from relier.preflight import Finding
 from relier.sending import payload_version, sending_of
 from relier.settings import Settings
 from relier.store import Sending, Store, get_store, shard_of
@@ -99,6 +100,10 @@ class OwnBroker(Broker, ABC):
     @abstractmethod
     def do_qsize(self, queue_name: str) -> int:
         """Return how many messages of a queue wait, and, where the broker can tell, how many are unacknowledged."""
+
+    @abstractmethod
+    def inspect(self) -> Iterable[Finding]:
+        """Look at the broker before work begins; never raises for what is found, and changes nothing."""
 
     # -- enqueueing ---------------------------------------------------------------------------------------------
 

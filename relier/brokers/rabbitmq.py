@@ -20,11 +20,13 @@ from dramatiq.errors import QueueJoinTimeout
 from dramatiq.middleware import Middleware
 
 from relier.brokers.own import OwnBroker
+from relier.brokers.rabbitmq_checks import look_at
 from relier.brokers.rabbitmq_connection import Inquiries, closed, describe, parameters_of
 from relier.brokers.rabbitmq_consumer import RabbitmqConsumer
 from relier.brokers.rabbitmq_publisher import NoSuchQueue, Publisher
 from relier.brokers.rabbitmq_session import Session, Sessions
 from relier.errors import RelierConfigError
+from relier.preflight import Finding
 from relier.queues import is_internal
 from relier.settings import Settings, get_settings
 from relier.urls import safe_url
@@ -139,12 +141,23 @@ class RelierRabbitmqBroker(OwnBroker):
         name = q_name(queue_name)
         if name not in self._existing:
             try:
-                self._wired().inquiries.ask(lambda channel: self._declare(channel, name))
+                self._wired().inquiries.ask(lambda channel: self.declare_on(channel, name))
             except pika.exceptions.ChannelClosedByBroker as error:
-                raise self._refusal(name, error) from None
+                raise self.refusal(name, error) from None
             self._existing.add(name)
 
-    def _declare(self, channel: Any, name: str) -> None:
+    def exists(self, channel: Any, name: str) -> bool:
+        """Whether a queue is on the server. A negative answer ends the channel."""
+        try:
+            channel.queue_declare(self.on_server(name), passive=True)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code == 404:
+                return False
+            raise
+        return True
+
+    def declare_on(self, channel: Any, name: str) -> None:
+        """Make a queue and those that belong to it. Raises pika's `ChannelClosedByBroker` when the server refuses."""
         if is_internal(name):
             channel.queue_declare(self.on_server(name), durable=True, arguments={"x-expires": INTERNAL_EXPIRY})
             return
@@ -156,7 +169,8 @@ class RelierRabbitmqBroker(OwnBroker):
             channel.queue_declare(self.on_server(lane), durable=True, arguments=arguments)
         channel.queue_declare(self.on_server(dead), durable=True, arguments={"x-message-ttl": DEAD_MESSAGE_TTL})
 
-    def _refusal(self, name: str, error: pika.exceptions.ChannelClosedByBroker) -> RelierConfigError:
+    def refusal(self, name: str, error: pika.exceptions.ChannelClosedByBroker) -> RelierConfigError:
+        """Return what to say when the server refuses a queue."""
         kind = self.settings.rabbitmq_queue_type
         if error.reply_code == 406:
             return RelierConfigError(
@@ -237,7 +251,10 @@ class RelierRabbitmqBroker(OwnBroker):
     def resume(self) -> None:
         self.idle = False
 
-    # -- what the sweeper asks ----------------------------------------------------------------------------------
+    # -- what others ask ----------------------------------------------------------------------------------
+
+    def inspect(self) -> Iterable[Finding]:
+        return look_at(self)
 
     def return_unacked(self, broker_id: str, queues: Iterable[str]) -> None:
         """Nothing to do: RabbitMQ returns what a lost connection held."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ from dramatiq.middleware import Middleware
 
 from relier.brokers.own import OwnBroker
 from relier.brokers.redis_consumer import RedisConsumer
+from relier.preflight import Finding, inspect_redis
 from relier.settings import Settings, get_settings
 from relier.store.client import connect
 from relier.store.connection import ScriptRunner
@@ -215,7 +217,15 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
     def resume(self) -> None:
         self.idle = False
 
-    # -- what the sweeper asks ----------------------------------------------------------------------------------
+    # -- what others ask ----------------------------------------------------------------------------------
+
+    def inspect(self) -> Iterable[Finding]:
+        """Look at the broker's Redis with the store's eyes, unless it is the same."""
+        if self.shares_redis:
+            return ()
+        settings = self.settings.model_copy(update={"redis_url": self._url, "redis_use_sentinel": False})
+        findings = inspect_redis(self.connection, settings)
+        return [replace(finding, name=f"broker {finding.name}") for finding in findings if finding.name != "settings"]
 
     def return_unacked(self, broker_id: str, queues: Iterable[str]) -> None:
         """Return a dead broker id's messages to their queues, and refuse it from now on."""
