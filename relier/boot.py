@@ -18,12 +18,14 @@ from dramatiq import Broker, Worker
 from dramatiq.middleware import Middleware
 
 from relier.brokers import default_broker
-from relier.ending import end_at_second_signal, follow_parent
+from relier.ending import end_at_second_signal
 from relier.errors import RelierError
 from relier.fleet_checks import broker_check, record_format
-from relier.installation import install, installation_of
+from relier.installation import install, installation_of, is_installed
 from relier.logging import configure_logging
+from relier.orphan import follow_parent
 from relier.preflight import check_redis
+from relier.process import WorkerProcess
 from relier.settings import Settings, get_settings
 
 #: Exit code of a process that refuses to start: the same start will fail again until somebody changes something.
@@ -82,7 +84,7 @@ def boot_worker() -> Broker:
     """Prepare a process of `dramatiq relier.workers`, or end it with one line."""
     if multiprocessing.parent_process() is not None:
         end_at_second_signal()
-        follow_parent()
+        follow_parent(_process)
     try:
         settings = get_settings()
         configure_logging(settings)
@@ -96,6 +98,11 @@ def boot_worker() -> Broker:
     if not any(isinstance(m, Refusals) for m in broker.middleware):
         broker.middleware.insert(0, Refusals())
     return broker
+
+
+def _process() -> WorkerProcess | None:
+    broker = dramatiq.broker.global_broker
+    return installation_of(broker).process if broker is not None and is_installed(broker) else None
 
 
 def use_default_broker(settings: Settings) -> None:

@@ -219,7 +219,6 @@ WITHOUT_EFFECT = frozenset(
         "idempotency_inflight_ttl",
         "max_result_bytes",
         "max_payload_bytes",
-        "graceful_shutdown_timeout",
         "admission_limit",
         "admission_window",
         "checkpoint_max_inline_bytes",

@@ -112,6 +112,12 @@ class WorkerProcess:
             self.pulse.stop()
         self.control.stop()
 
+    def abandon(self) -> None:
+        """Give everything that runs to other workers and leave. The process must end right after it."""
+        for run in self.runs.running():
+            self.hand_over(run, "shutdown")
+        self.store.fleet.leave(self.identity)
+
     def told(self) -> dict[str, Any]:
         """What this worker tells about itself at registration."""
         return {

@@ -140,7 +140,9 @@ class Settings(BaseSettings):
     result_ttl: float = _seconds(3600, 1, 366 * _DAY, "How long results, and the ids of ended tasks, are kept.")
     max_result_bytes: int = _whole(16 * 2**20, 1, 512 * 2**20, "Largest result kept.", "bytes")
     max_payload_bytes: int = _whole(16 * 2**20, 256, 512 * 2**20, "Largest message accepted.", "bytes")
-    graceful_shutdown_timeout: float = _seconds(30, 0, _DAY, "Wait for running tasks before they are handed over.")
+    graceful_shutdown_timeout: float = _seconds(
+        30, 0, _DAY, "Wait for running tasks before they are handed over; so far of a worker without a main process."
+    )
 
     admission_limit: int = _whole(5000, 1, 10**12, "Tasks admitted in one window.")
     admission_window: float = _seconds(10, 0.1, 3600, "Length of the admission window.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -58,6 +59,7 @@ class Actors:
         self.skipping: Any = rl_actor(skipping, broker=broker)
         self.gated: Any = rl_actor(gated, broker=broker)
         self.agated: Any = rl_actor(agated, broker=broker)
+        self.chatty: Any = rl_actor(chatty, broker=broker)
         self.told: Any = rl_actor(told, broker=broker)
         self.poison: Any = rl_actor(poison, broker=broker, max_resurrections=2)
         self.notified: Any = rl_actor(notified, broker=broker, notify_shutdown=True)
@@ -147,6 +149,14 @@ async def agated(gate: str) -> None:
         note("cancelled", gate)
         raise
     note("ran", gate)
+
+
+def chatty(kilobytes: int) -> None:
+    """Log more than a pipe holds."""
+    note("began")
+    for i in range(kilobytes):
+        logging.getLogger(__name__).warning("line %d %s", i, "x" * 1000)
+    note("ran")
 
 
 def told(*args: Any) -> None:

@@ -1,0 +1,143 @@
+"""What a worker does when Dramatiq's main process is gone: it ends in order, within a bound, whatever it logs.
+
+The main process reads a pipe for each worker. Nobody reads an orphan's, and who writes to a full pipe waits for ever.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.synchronize
+import os
+import re
+import select
+import signal
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from relier.ending import KILLED, is_ending
+from relier.errors import RelierError
+from relier.logging import get_logger
+from relier.process import WorkerProcess
+from relier.settings import get_settings
+
+log = get_logger(__name__)
+
+#: How often (s) a worker looks for its main process.
+LOOK_FOR_PARENT = 0.5
+#: How long (s) an orphan may take to hand over what it runs; after that it ends like a killed worker.
+HAND_OVER_TIME = 5.0
+
+#: What `multiprocessing` writes in front of each log line: its length, below 16 MB.
+_LENGTH = re.compile(rb"\x00[\x00-\xff]{3}")
+
+
+def follow_parent(process: Callable[[], WorkerProcess | None]) -> None:
+    """End this worker in order when its parent is gone: what runs may finish within `RELIER_GRACEFUL_SHUTDOWN_TIMEOUT`.
+
+    Parameters:
+      process: returns the worker process, or None while it boots.
+    """
+    parent, pipe = os.getppid(), _log_pipe()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_FOR_PARENT)
+        if pipe is not None:
+            threading.Thread(target=relay_logs, args=(pipe,), name="relier-orphan-logs", daemon=True).start()
+        _end_in_order(process)
+
+    threading.Thread(target=follow, name="relier-parent", daemon=True).start()
+
+
+def _log_pipe() -> int | None:
+    """Return the pipe to the main process, where stdout and stderr lead to one."""
+    try:
+        pipe = sys.stderr.fileno()
+        return pipe if pipe > 2 and stat.S_ISFIFO(os.fstat(pipe).st_mode) else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+# -- ending ---------------------------------------------------------------------------------------------------------
+
+
+def _end_in_order(process: Callable[[], WorkerProcess | None]) -> None:
+    timeout = _patience()
+    log.warning("The main process is gone: this worker ends as well.", timeout=timeout)
+    if not is_ending():  # A second signal would end it at once.
+        os.kill(os.getpid(), signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        time.sleep(min(LOOK_FOR_PARENT, max(0.0, deadline - time.monotonic())))
+        if _tells_parent_that_it_booted():
+            log.warning("The main process died while this worker booted: ending at once.")
+            os._exit(KILLED)
+    running = process()
+    if running is not None:
+        _hand_over(running)
+    os._exit(KILLED)
+
+
+def _patience() -> float:
+    try:
+        return get_settings().graceful_shutdown_timeout
+    except RelierError:  # Its boot ends for this reason.
+        return 0.0
+
+
+def _hand_over(process: WorkerProcess) -> None:
+    log.warning("Time is up: handing over what still runs.", tasks=len(process.runs))
+    leaving = threading.Thread(target=process.abandon, name="relier-hand-over", daemon=True)
+    leaving.start()
+    leaving.join(HAND_OVER_TIME)
+
+
+def _tells_parent_that_it_booted() -> bool:
+    """Whether the main thread is in `Event.set`, which waits for its waiter to wake: a dead one never does."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_code is not multiprocessing.synchronize.Event.set.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+# -- logs -----------------------------------------------------------------------------------------------------------
+
+
+def relay_logs(pipe: int) -> None:
+    """Read what this process writes to `pipe`, in the main process's place, and pass it on to the real stderr.
+
+    What that does not take at once is dropped. A thread that waits for room in the pipe goes on.
+    """
+    try:
+        logs = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # Not Linux. Whoever waits already is not helped, but nobody else will.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), pipe, inheritable=False)
+        return
+    out, rest = _stderr(), b""
+    while True:
+        select.select([logs], [], [])
+        with suppress(BlockingIOError):
+            received = os.read(logs, 65_536)
+            if not received:
+                return
+            text, rest = _without_lengths(rest + received)
+            with suppress(OSError):
+                os.write(out, text)
+
+
+def _stderr() -> int:
+    """Open the real stderr once more, so that writing to it never blocks, without a change for others who have it."""
+    try:
+        return os.open("/proc/self/fd/2", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # A socket.
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _without_lengths(received: bytes) -> tuple[bytes, bytes]:
+    """Return the text without the lengths in it, and a length that is still incomplete."""
+    text = _LENGTH.sub(b"", received)
+    cut = text.find(b"\x00")
+    return (text, b"") if cut < 0 else (text[:cut], text[cut:])
