@@ -256,12 +256,11 @@ def _publisher() -> ThreadPoolExecutor:
 
 
 def _enqueue_all(broker: dramatiq.Broker, batch: list[dramatiq.Message[Any]]) -> Sequence[dramatiq.Message[Any]]:
+    from relier.brokers.adapters import adapter_of
+
     for message in batch:
         _check_encodable(message)
-    enqueue_many: Callable[..., Sequence[dramatiq.Message[Any]]] | None = getattr(broker, "enqueue_many", None)
-    if enqueue_many is None or any("delay" in message.options for message in batch):
-        return [broker.enqueue(message, delay=message.options.get("delay")) for message in batch]
-    return enqueue_many(batch)
+    return adapter_of(broker).enqueue_many(batch)
 
 
 def _check_message(message: Any, place: int, actor_name: str) -> None:

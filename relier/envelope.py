@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,6 +105,32 @@ def stamp_first_hand(message: Message[Any], payload_version: int = 1) -> Message
         task_id = f"{task_id}~{secrets.token_hex(4)}"
     stamp = Stamp(task_id, shard_of(task_id), payload_version=payload_version, created_ms=message.message_timestamp)
     return stamped(message, stamp)
+
+
+def stamp_again(message: Message[Any]) -> Message[Any]:
+    """Return a copy of a stamped message that is a task of its own."""
+    stamp = stamp_of(message)
+    task_id = f"{message.message_id}~{secrets.token_hex(4)}"
+    fresh = Stamp(task_id, shard_of(task_id), payload_version=stamp.payload_version, created_ms=stamp.created_ms)
+    return stamped(message, fresh)
+
+
+_keeping = threading.local()
+
+
+@contextmanager
+def keeping_stamps() -> Iterator[None]:
+    """Let this thread enqueue further copies of tasks, under their stamps."""
+    before, _keeping.on = keeps_stamps(), True
+    try:
+        yield
+    finally:
+        _keeping.on = before
+
+
+def keeps_stamps() -> bool:
+    """Whether what this thread enqueues are copies of tasks that exist."""
+    return getattr(_keeping, "on", False)
 
 
 def stamp_follow_up(message: Message[Any], parent: Stamp, payload_version: int = 1) -> Message[Any]:

@@ -225,7 +225,7 @@ class Execution:
             except RunUnknownError:
                 logger.warning("The store lost a run; its copy goes back.", extra={"task": run.task_id})
                 run.phase = Phase.LOST
-                give_back(self.broker, self.message)
+                give_back(self.message)
                 self._give_up(run)
         if answer in (False, "refused"):
             logger.warning("A run came too late: its task has moved on.", extra={"task": run.task_id})

@@ -10,6 +10,7 @@ import redis
 from dramatiq import Broker
 from dramatiq.errors import BrokerConnectionError
 
+from relier.brokers.adapters import adapter_of
 from relier.errors import RelierStartupError
 from relier.leases import WATCH
 from relier.preflight import Check, Finding
@@ -131,8 +132,9 @@ def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]
 
 def depths(broker: Broker, queues: Iterable[str]) -> dict[str, int]:
     """Return how many messages wait in each queue; empty when the broker cannot tell."""
-    depth = getattr(broker, "depth", None)
+    adapter = adapter_of(broker)
     try:
-        return {queue: int(depth(queue)) for queue in sorted(queues)} if depth is not None else {}
+        found = {queue: adapter.depth(queue) for queue in sorted(queues)}
     except BrokerConnectionError:
         return {}
+    return {queue: depth for queue, depth in found.items() if depth is not None}

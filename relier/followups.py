@@ -10,7 +10,7 @@ from dramatiq import Broker, Message
 from dramatiq.common import q_name
 
 from relier import failpoints
-from relier.envelope import Stamp, stamp_follow_up, stamp_of
+from relier.envelope import Stamp, keeping_stamps, stamp_follow_up, stamp_of
 from relier.runs import Run
 from relier.sending import payload_version, sending_of
 
@@ -35,7 +35,8 @@ def enqueue_follow_up(
     stamped = stamp_follow_up(message, parent, payload_version(broker, message.actor_name))
     try:
         failpoints.hit("before-follow-up")
-        broker.enqueue(stamped, delay=delay)
+        with keeping_stamps():
+            broker.enqueue(stamped, delay=delay)
     except Exception as error:
         logger.warning("A follow-up could not be enqueued; the store takes it.", extra={"error": type(error).__name__})
         sending = sending_of(broker, stamped, stamp_of(stamped), process.settings)

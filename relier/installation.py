@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
-from dramatiq import Broker, Message
+import dramatiq.broker
+from dramatiq import Broker
 from dramatiq import middleware as stock
 from dramatiq.middleware import Middleware
 from dramatiq.results import Results
 
-from relier.envelope import is_stamped, stamp_first_hand
+from relier.brokers.adapters import adapter_of
 from relier.middleware import Callbacks, GroupCallbacks, Heartbeat, Lifecycle, Pipelines, TimeLimit
 from relier.process import WorkerProcess
-from relier.sending import payload_version
 from relier.settings import Settings, get_settings
 from relier.store import Store, get_store
 
@@ -39,11 +39,11 @@ def install(broker: Broker, settings: Settings | None = None) -> Broker:
     """
     if is_installed(broker):
         return broker
-    installation = Installation(settings or get_settings())
+    adapter = adapter_of(broker)
+    installation = Installation(adapter.settings(settings or get_settings()))
     broker.__dict__["relier_installation"] = installation
     _replace_middleware(broker, installation)
-    if not hasattr(broker, "publish_many"):
-        _stamp_on_enqueue(broker)
+    adapter.protect(installation)
     return broker
 
 
@@ -55,6 +55,12 @@ def is_installed(broker: Broker) -> bool:
 def installation_of(broker: Broker) -> Installation:
     """Return Relier's installation on a broker that has it."""
     return cast("Installation", broker.__dict__["relier_installation"])
+
+
+def default_store() -> Store:
+    """Return the store of the global broker, if Relier is on one, else that of the settings."""
+    broker = dramatiq.broker.global_broker
+    return installation_of(broker).store if broker is not None and is_installed(broker) else get_store()
 
 
 #: The order of middlewares; those that are not named here come between Relier's and AgeLimit, as they were.
@@ -101,19 +107,3 @@ def _place(middleware: Middleware) -> int:
         if kind is not Middleware and isinstance(middleware, kind):
             return i
     return len(_FIRST)
-
-
-def _stamp_on_enqueue(broker: Broker) -> None:
-    """Stamp what is enqueued first-hand, on a broker that knows nothing of stamps.
-
-    A hook would be too late: some brokers hand it the caller's own message object, and a retry could not be told from
-    the same object enqueued twice.
-    """
-    enqueue = broker.enqueue
-
-    def stamping(message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        if not is_stamped(message):
-            message = stamp_first_hand(message, payload_version(broker, message.actor_name))
-        return enqueue(message, delay=delay)
-
-    broker.enqueue = stamping  # type: ignore[method-assign]

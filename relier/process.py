@@ -9,13 +9,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, TypeVar
 
 from dramatiq import Broker
 
 from relier import __version__, failpoints
-from relier.brokers.lanes import give_back, shares_redis
+from relier.brokers.adapters import adapter_of
+from relier.brokers.lanes import give_back
+from relier.brokers.place import Place
 from relier.control import ControlChannel
 from relier.errors import RunUnknownError, StoreUnavailableError
 from relier.pulse import Pulse
@@ -60,6 +63,7 @@ class WorkerProcess:
 
     def __init__(self, broker: Broker, store: Store, settings: Settings, role: str = "worker") -> None:
         self.broker = broker
+        self.adapter = adapter_of(broker)
         self.store = store
         self.settings = settings
         self.role = role
@@ -126,7 +130,8 @@ class WorkerProcess:
             "pid": os.getpid(),
             "queues": list(self._queues),
             "threads": self._threads,
-            "broker_id": getattr(self.broker, "broker_id", None),
+            "broker": asdict(self.place),
+            "broker_id": self.adapter.broker_id,
             "version": __version__,
             "started_at": self._started_at,
             "subscribed": self.control.subscribed_as == self.identity,
@@ -144,9 +149,7 @@ class WorkerProcess:
             logger.warning(
                 "This worker was declared dead; it continues under a new identity.", extra={"worker": identity}
             )
-            renew = getattr(self.broker, "renew_broker_id", None)
-            if renew is not None:
-                renew()
+            self.adapter.renew_broker_id()
             self.identity = new_identity()
             for run in self.runs.running():
                 if run.worker_id == identity and run.phase is Phase.RUNNING:
@@ -177,6 +180,11 @@ class WorkerProcess:
             time.sleep(pause)
             pause = min(pause * 2, PATIENCE_STEP)
 
+    @cached_property
+    def place(self) -> Place:
+        """Which broker this is, for others that are to use the same one."""
+        return self.adapter.place()
+
     @property
     def generation(self) -> int:
         """Grows with each lost connection to the store: while it stands still, it was one server."""
@@ -185,7 +193,7 @@ class WorkerProcess:
     @cached_property
     def shares_redis(self) -> bool:
         """Whether broker and store are one Redis, which loses and keeps the same writes of both."""
-        return shares_redis(self.broker, self.store.client)
+        return self.adapter.shares_redis(self.store.client)
 
     def hand_custody(self, run: Run) -> None:
         """Leave a task to the store: its copy is acknowledged once the store's write is durable (R4).
@@ -200,7 +208,7 @@ class WorkerProcess:
             return
         self.patiently(self.store.durability.wait)
         if run.generation != self.generation:
-            give_back(self.broker, run.message)
+            give_back(run.message)
 
     # -- beating ------------------------------------------------------------------------------------------------
 
@@ -230,15 +238,14 @@ class WorkerProcess:
         self._heard = time.monotonic()
         if self._withdrawn:
             self._withdrawn = False
-            self.broker.resume()  # type: ignore[attr-defined]
+            self.adapter.resume()
 
     def _out_of_touch(self) -> None:
         """Leave what was not started to others, when they may long have declared this worker dead."""
         too_long = time.monotonic() - self._heard > self.settings.heartbeat_ttl
-        if too_long and not self._withdrawn and hasattr(self.broker, "withdraw"):
+        if too_long and not self._withdrawn and self.adapter.withdraw():
             logger.warning("The store is out of reach: what was not started goes back to its queues.")
             self._withdrawn = True
-            self.broker.withdraw()
 
     def _beat(self) -> int:
         """Beat once; returns the server's time, or 0 when the answer makes a comparison pointless."""
@@ -306,7 +313,7 @@ class WorkerProcess:
             if handed:
                 self.hand_custody(run)
             else:
-                give_back(self.broker, run.message)
+                give_back(run.message)
         failpoints.hit("handed-over")
         if run.cancel is not None:
             run.cancel()

@@ -39,9 +39,9 @@ class TaskReceipt:
         Without a record, as before the first worker takes the task and after its end was forgotten, the receipt
         of a push says `queued` and one made by `from_id` says `unknown`.
         """
-        from relier.store import get_store
+        from relier.installation import default_store
 
-        found = get_store().status(self.id)
+        found = default_store().status(self.id)
         return cast("TaskStatus", found or ("queued" if self.pushed else "unknown"))
 
     async def astatus(self) -> TaskStatus:

@@ -1,15 +1,30 @@
-"""What the store needs to know of a message in order to publish it again by itself."""
+"""What is enqueued, and what the store needs to know of it in order to publish it again by itself."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
-from dramatiq import Broker
+from dramatiq import Broker, Message
 from dramatiq.common import q_name
+from dramatiq.worker import ConsumerThread
 
-from relier.envelope import Stamp
+from relier.envelope import Stamp, is_stamped, keeps_stamps, stamp_again, stamp_first_hand
 from relier.settings import Settings
 from relier.store import Sending
+
+
+def prepared(broker: Broker, message: Message[Any]) -> Message[Any]:
+    """Return a message as it is to be enqueued: with a stamp.
+
+    One that has a stamp keeps it when Relier enqueues it, or Dramatiq because its delay is over. Anybody else means a
+    task of its own: a middleware that puts its message off and skips it, code that sends what a callback was given.
+    """
+    if not is_stamped(message):
+        return stamp_first_hand(message, payload_version(broker, message.actor_name))
+    if keeps_stamps() or isinstance(threading.current_thread(), ConsumerThread):
+        return message
+    return stamp_again(message)
 
 
 def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -> Sending:

@@ -17,6 +17,7 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from relier import RelierActor, TaskContext, TaskReceipt, rl_actor
+from relier.brokers.adapters import adapter_of
 from relier.installation import is_installed
 from relier.settings import reset_settings
 
@@ -307,7 +308,7 @@ def test_push_many_uses_the_brokers_own_batch_operation(broker: StubBroker, monk
         batches.append(list(messages))
         return messages
 
-    monkeypatch.setattr(broker, "enqueue_many", enqueue_many, raising=False)
+    monkeypatch.setattr(adapter_of(broker), "enqueue_many", enqueue_many)
     actor = rl_actor(broker=broker)(add)
     receipts = actor.push_many(actor.message(n) for n in range(3))
     assert [[m.message_id for m in batch] for batch in batches] == [[r.id for r in receipts]]
@@ -351,7 +352,7 @@ def test_without_a_record_the_status_is_what_the_receipt_knows(
     pushed: str,
     from_id: str,
 ) -> None:
-    monkeypatch.setattr("relier.store.get_store", lambda: FakeStore(stored), raising=False)
+    monkeypatch.setattr("relier.installation.default_store", lambda: FakeStore(stored))
     receipt = rl_actor(broker=broker)(add).push(1)
     assert receipt.status() == pushed
     assert TaskReceipt.from_id(receipt.id).status() == from_id

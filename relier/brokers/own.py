@@ -14,11 +14,12 @@ from dramatiq.common import q_name
 from dramatiq.results import Results
 
 from relier.brokers.delivery import Delivery
+from relier.brokers.place import Place
 from relier.brokers.results import quiet_results
-from relier.envelope import is_stamped, stamp_first_hand, stamp_of
+from relier.envelope import stamp_of
 from relier.hooks import encode_failure
 from relier.preflight import Finding
-from relier.sending import payload_version, sending_of
+from relier.sending import prepared, sending_of
 from relier.settings import Settings
 from relier.store import Sending, Store, get_store, shard_of
 
@@ -98,6 +99,10 @@ class OwnBroker(Broker, ABC):
         """Return how many messages wait in a queue and its delay lane."""
 
     @abstractmethod
+    def place(self) -> Place:
+        """Tell which broker this is. Never raises; may connect."""
+
+    @abstractmethod
     def do_qsize(self, queue_name: str) -> int:
         """Return how many messages of a queue wait, and, where the broker can tell, how many are unacknowledged."""
 
@@ -123,9 +128,7 @@ class OwnBroker(Broker, ABC):
         return message
 
     def _first_hand(self, message: Message[Any]) -> Message[Any]:
-        if is_stamped(message):
-            return message
-        return stamp_first_hand(message, payload_version(self, message.actor_name))
+        return prepared(self, message)
 
     # -- copies that are not run --------------------------------------------------------------------------------
 

@@ -20,8 +20,9 @@ from dramatiq.errors import QueueJoinTimeout
 from dramatiq.middleware import Middleware
 
 from relier.brokers.own import OwnBroker
+from relier.brokers.place import Place, cluster_of, rabbitmq_place
 from relier.brokers.rabbitmq_checks import look_at
-from relier.brokers.rabbitmq_connection import Inquiries, closed, describe, parameters_of
+from relier.brokers.rabbitmq_connection import LOST, Inquiries, closed, describe, parameters_of
 from relier.brokers.rabbitmq_consumer import RabbitmqConsumer
 from relier.brokers.rabbitmq_publisher import NoSuchQueue, Publisher
 from relier.brokers.rabbitmq_session import Session, Sessions
@@ -280,6 +281,14 @@ class RelierRabbitmqBroker(OwnBroker):
             if error.reply_code == 404:
                 return 0
             raise
+
+    def place(self) -> Place:
+        prefix = self.on_server("")
+        parameters = parameters_of(self.url, self.settings, "inquiry")
+        try:
+            return rabbitmq_place(parameters, self._wired().inquiries.ask(cluster_of), prefix)
+        except LOST:
+            return rabbitmq_place(parameters, "", prefix)
 
     # -- Dramatiq's own commands --------------------------------------------------------------------------------
 

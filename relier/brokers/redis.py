@@ -17,6 +17,7 @@ from dramatiq.common import dq_name, q_name
 from dramatiq.middleware import Middleware
 
 from relier.brokers.own import OwnBroker
+from relier.brokers.place import Place, redis_place
 from relier.brokers.redis_consumer import RedisConsumer
 from relier.preflight import Finding, inspect_redis
 from relier.settings import Settings, get_settings
@@ -248,6 +249,9 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue and its delay lane."""
         return sum(int(self.runner.command("LLEN", self._keys(name)[0])) for name in (queue, dq_name(queue)))
+
+    def place(self) -> Place:
+        return redis_place(self.connection, self.namespace)
 
     # -- Dramatiq's own commands --------------------------------------------------------------------------------
 

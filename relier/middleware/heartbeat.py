@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dramatiq import Broker, Worker
 from dramatiq.middleware import Middleware
 
+from relier.brokers.adapters import adapter_of
 from relier.process import WorkerProcess
 from relier.sweeper import SweeperThread
 from relier.work_queue import RecoveryFirst
@@ -27,7 +28,9 @@ class Heartbeat(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         settings = self.installation.settings
-        if hasattr(broker, "renew_broker_id"):  # Delays are in the store, so this lane carries orphans: share them.
+        adapter = adapter_of(broker)
+        adapter.begin_work()
+        if adapter.delays_in_store:  # So this lane carries orphans: share them.
             worker.delay_prefetch = worker.queue_prefetch
         worker.work_queue = RecoveryFirst()
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)

@@ -32,6 +32,10 @@ class Keys:
         """Return a shard's keys, the last one being `worker`'s own set."""
         return (*self._shards[shard], f"{self._prefixes[shard]}own:{worker.rpartition(':')[2]}")
 
+    def of_tasks(self, worker: str) -> list[str]:
+        """Return the keys of every shard that tell of tasks, the own sets of `worker` included."""
+        return [key for shard in range(SHARDS) for key in self.shard(shard, worker)]
+
     def group(self, group_id: str) -> str:
         return f"{self._prefixes[shard_of(group_id)]}grp:{group_id}"
 

@@ -1,0 +1,212 @@
+"""Any Dramatiq broker: what Relier asks of one that is only known by Dramatiq's base classes."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import redis
+from dramatiq import Broker, Message
+from dramatiq.broker import Consumer
+from dramatiq.common import dq_name, q_name
+from dramatiq.errors import QueueNotFound
+
+from relier.brokers.guard import GuardedConsumer
+from relier.brokers.place import Place
+from relier.envelope import keeping_stamps, stamp_of
+from relier.sending import prepared
+from relier.settings import Settings
+
+if TYPE_CHECKING:
+    from relier.installation import Installation
+
+logger = logging.getLogger(__name__)
+
+#: How many publications an adapter remembers, so that a second one takes another way.
+PUBLICATIONS_KEPT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Weakness:
+    """One promise that a broker keeps less well than Relier's own."""
+
+    promise: str  #: its name in docs/brokers.md
+    text: str
+    fix: str = "Use Relier's own broker."
+
+
+class Adapter:
+    """How Relier reaches one broker. Subclasses know theirs better.
+
+    Parameters:
+      broker: a Dramatiq broker.
+    """
+
+    #: Whether delays wait in the store. Else the broker's delay lanes also carry messages whose time is far away.
+    delays_in_store = False
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker: Any = broker
+        self._published: OrderedDict[tuple[str, int], None] = OrderedDict()
+
+    # -- installing ---------------------------------------------------------------------------------------------
+
+    def settings(self, settings: Settings) -> Settings:
+        """Return the settings under which Relier is installed on this broker."""
+        return settings
+
+    def protect(self, installation: Installation) -> None:
+        """Stamp what is enqueued, and guard what is consumed.
+
+        A hook would be too late for the stamp: some brokers hand it the caller's own message object.
+        """
+        enqueue, consume = self.broker.enqueue, self.broker.consume
+
+        def stamping(message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+            stamped = prepared(self.broker, message)
+            return enqueue(stamped, delay=delay) or stamped
+
+        def guarding(queue_name: str, *args: Any, **kwargs: Any) -> Consumer:
+            return self.guarded(consume(queue_name, *args, **kwargs), queue_name, installation)
+
+        self.broker.enqueue, self.broker.consume = stamping, guarding
+
+    def guarded(self, consumer: Consumer, queue_name: str, installation: Installation) -> Consumer:
+        """Return a consumer that keeps what this one would lose."""
+        return GuardedConsumer(consumer, queue_name, self, installation)
+
+    def begin_work(self) -> None:
+        """Prepare a process that is about to consume."""
+
+    # -- publishing ---------------------------------------------------------------------------------------------
+
+    def enqueue_many(self, messages: Sequence[Message[Any]]) -> list[Message[Any]]:
+        """Enqueue messages of a producer; returns them as they were enqueued."""
+        return [self.broker.enqueue(message, delay=message.options.get("delay")) for message in messages]
+
+    def publish(self, messages: Iterable[Message[Any]]) -> None:
+        """Publish copies that the store keeps.
+
+        They go to their queues' delay lanes, without eta, where the broker has such lanes: every consumer of the queue
+        takes them ahead of the backlog. A copy that nobody claimed goes to the queue itself: the lane's consumers may
+        be full of messages whose time is far away.
+        """
+        with keeping_stamps():
+            for message in messages:
+                self._publish(message)
+
+    def _publish(self, message: Message[Any]) -> None:
+        lane = dq_name(message.queue_name)
+        if self._has_lane(lane) and not self._published_before(message):
+            try:
+                self.broker.enqueue(message.copy(queue_name=lane))
+                return
+            except QueueNotFound:
+                logger.debug("The broker does not take messages to its delay lane.", extra={"queue": lane})
+        self.broker.enqueue(message)
+
+    def _has_lane(self, lane: str) -> bool:
+        """Whether the broker has this delay lane. A process that does not know the queue concludes from others."""
+        lanes = self.broker.get_declared_delay_queues()
+        return lane in lanes or (bool(lanes) and q_name(lane) not in self.broker.get_declared_queues())
+
+    def _published_before(self, message: Message[Any]) -> bool:
+        stamp = stamp_of(message)
+        key = stamp.task_id, stamp.fence
+        before = key in self._published
+        self._published[key] = None
+        if len(self._published) > PUBLICATIONS_KEPT:
+            self._published.popitem(last=False)
+        return before
+
+    # -- consumed copies ----------------------------------------------------------------------------------------
+
+    def put_back(self, consumer: Consumer, message: Any) -> None:
+        """Put a copy back to its queue, and remove the one that was consumed. Raises what the broker raises."""
+        with keeping_stamps():
+            self.broker.enqueue(Message(**{**message.asdict(), "queue_name": q_name(message.queue_name)}))
+        consumer.ack(message)
+
+    def return_unacked(self, told: dict[str, Any]) -> None:
+        """Return a dead worker's unacknowledged messages to their queues, where the broker does not do so itself."""
+
+    def known_broker_ids(self) -> set[str]:
+        """Return every broker id that may hold unacknowledged messages."""
+        return set()
+
+    @property
+    def broker_id(self) -> str | None:
+        """Under which name this process holds messages, where that matters."""
+        return None
+
+    def renew_broker_id(self) -> None:
+        """Hold messages under another name from now on: this worker was declared dead."""
+
+    def withdraw(self) -> bool:
+        """Return what was not started, and take nothing until `resume`. False: this broker cannot."""
+        return False
+
+    def resume(self) -> None:
+        """Consume again after `withdraw`."""
+
+    # -- what is known ------------------------------------------------------------------------------------------
+
+    def depth(self, queue: str) -> int | None:
+        """Return how many messages wait in a queue; None when the broker cannot tell."""
+        return None
+
+    def lane_depth(self, queue: str) -> int | None:
+        """Return how many published copies wait in a queue's delay lane; None when that cannot be told."""
+        return None
+
+    def shares_redis(self, client: redis.Redis) -> bool:
+        """Whether messages and store are in one Redis, so that a crash takes the same writes from both."""
+        return False
+
+    def place(self) -> Place:
+        """Tell which broker this is. Never raises; may connect."""
+        kind = type(self.broker)
+        return Place(f"{kind.__module__}.{kind.__qualname__}")
+
+    def weaknesses(self) -> list[Weakness]:
+        """Return the promises that are weaker on this broker."""
+        return [PREFETCHED, LATE_COPIES, ACCEPTED, DELAYS, UNDECODABLE, SPREAD, BACKLOG, DEPTH]
+
+    # -- the resurrector's queue ------------------------------------------------------------------------------
+
+    def drop_queue(self, queue: str) -> None:
+        """Remove a queue that was this process's own."""
+        try:
+            self.broker.flush(queue)
+        except NotImplementedError:
+            logger.debug("The broker cannot flush a queue.", extra={"queue": queue})
+
+
+PREFETCHED = Weakness(
+    "fetched",
+    "What a dead worker had fetched but not begun comes back when the broker itself notices: its timeout decides.",
+)
+LATE_COPIES = Weakness(
+    "late copies",
+    "Removals are not confirmed: the id of every ended task is kept for RELIER_RESULT_TTL, and a copy that the broker"
+    " delivers later than that runs again.",
+    "Raise RELIER_RESULT_TTL above the longest time for which the broker may hold a message back.",
+)
+ACCEPTED = Weakness(
+    "accepted", "A push that returned is as safe as this broker's enqueue makes it; Relier cannot confirm it."
+)
+DELAYS = Weakness(
+    "delays",
+    "Delays are the broker's: worker memory, or whatever it uses. A worker may hold 1000 delayed tasks a thread; with"
+    " more, what is put back may wait for RELIER_RESURRECTION_CLAIM_GRACE_PERIOD. Retries are not affected.",
+)
+UNDECODABLE = Weakness(
+    "undecodable",
+    "Bytes that cannot be decoded become a dead letter, but the broker keeps its copy, and may deliver it again.",
+)
+SPREAD = Weakness("spread", "One worker may take most of the tasks that are put back after a crash.")
+DEPTH = Weakness("depth", "The broker cannot tell how many messages wait, so no command shows it.")
+BACKLOG = Weakness("backlog", "RELIER_RESURRECTION_MAX_QUEUE_DEPTH has no effect on this broker.")

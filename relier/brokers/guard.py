@@ -1,0 +1,99 @@
+"""Stands between Dramatiq's worker and a broker's own consumer, and keeps what that one would lose."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.errors import ConnectionClosed, DecodeError
+
+from relier.brokers.rejected import keep_rejected, keep_undecodable
+from relier.queues import is_internal
+from relier.store.connection import UNAVAILABLE
+
+if TYPE_CHECKING:
+    from relier.brokers.generic import Adapter
+    from relier.installation import Installation
+
+logger = logging.getLogger(__name__)
+
+
+class GuardedConsumer(Consumer):
+    """A consumer of somebody else's broker.
+
+    Rejected messages and bytes that cannot be decoded become dead letters of the store; a copy that is to go back does
+    so in place of its acknowledgement.
+
+    Parameters:
+      inner: the broker's own consumer.
+      queue_name: the queue or delay lane that it consumes.
+      adapter: of that broker.
+      installation: whose store keeps the dead letters.
+    """
+
+    def __init__(self, inner: Consumer, queue_name: str, adapter: Adapter, installation: Installation) -> None:
+        self.inner = inner
+        self.queue_name = queue_name
+        self.adapter = adapter
+        self.installation = installation
+        self._messages = iter(inner)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __next__(self) -> MessageProxy | None:
+        try:
+            message = next(self._messages)
+        except DecodeError as error:
+            self._undecodable(error)
+            return None
+        if message is not None:
+            message.__dict__["give_back"] = False
+        return message
+
+    def ack(self, message: MessageProxy) -> None:
+        if message.__dict__.get("give_back"):
+            self.adapter.put_back(self.inner, message)
+        else:
+            self.inner.ack(message)
+
+    def nack(self, message: MessageProxy) -> None:
+        """Keep a rejected message as a dead letter of the store, then acknowledge it."""
+        if not is_internal(message.queue_name):
+            self._keep(message)
+        self.ack(message)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        self.inner.requeue(messages)
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def _keep(self, message: MessageProxy) -> None:
+        """Raises what Dramatiq answers by calling again later."""
+        process = self.installation.process
+        generation = process.generation if process is not None else 0
+        try:
+            keep_rejected(self.installation.store, self.adapter.broker, message, self.installation.settings)
+        except UNAVAILABLE as error:
+            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
+        if process is None or process.shares_redis:
+            return
+        process.patiently(self.installation.store.durability.wait)
+        if process.generation != generation:  # The server behind the new connection may not have it.
+            raise ConnectionClosed(ConnectionError("the store was away"))  # type: ignore[no-untyped-call]
+
+    def _undecodable(self, error: DecodeError) -> None:
+        logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
+        store, process = self.installation.store, self.installation.process
+
+        def keep() -> None:
+            keep_undecodable(store, self.queue_name, error.data, error)
+
+        # The consumer must not fail meanwhile: some lose sight of what they fetched together with these bytes.
+        keep() if process is None else process.patiently(keep)

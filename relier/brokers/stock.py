@@ -1,0 +1,206 @@
+"""Dramatiq's own brokers with Relier installed: their delays and what was only fetched stay Dramatiq's affair."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import redis
+from dramatiq import Message
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.common import dq_name, xq_name
+
+from relier.brokers.generic import BACKLOG, LATE_COPIES, SPREAD, Adapter, Weakness
+from relier.brokers.guard import GuardedConsumer
+from relier.brokers.place import Place, address, cluster_of, rabbitmq_place, redis_place
+
+if TYPE_CHECKING:
+    from relier.installation import Installation
+
+logger = logging.getLogger(__name__)
+
+
+# -- Redis ----------------------------------------------------------------------------------------------------------
+
+
+class RedisAdapter(Adapter):
+    """Dramatiq's `RedisBroker`."""
+
+    def put_back(self, consumer: Consumer, message: Any) -> None:
+        consumer.requeue([message])
+        if hasattr(consumer, "queued_message_ids"):
+            consumer.queued_message_ids.discard(message.message_id)
+
+    def depth(self, queue: str) -> int | None:
+        try:
+            lists = (f"{self.broker.namespace}:{name}" for name in (queue, dq_name(queue)))
+            return sum(int(self.broker.client.llen(name)) for name in lists)
+        except redis.RedisError:
+            return None
+
+    def shares_redis(self, client: redis.Redis) -> bool:
+        return isinstance(self.broker.client, redis.Redis) and address(self.broker.client) == address(client)
+
+    def place(self) -> Place:
+        return redis_place(self.broker.client, self.broker.namespace)
+
+    def weaknesses(self) -> list[Weakness]:
+        redis_only = [REDIS_FETCHED, REDIS_DELAYS, REDIS_UNDECODABLE, REDIS_FULL, REDIS_CLOCKS]
+        return [*redis_only, LATE_COPIES, SPREAD, BACKLOG]
+
+
+REDIS_FETCHED = Weakness(
+    "fetched",
+    "What a dead worker had fetched but not begun comes back by RedisBroker's maintenance: after its heartbeat_timeout"
+    " (60 s), and then by chance; minutes, often more with few workers.",
+    "Use Relier's own Redis broker, or RedisBroker(heartbeat_timeout=…, maintenance_chance=1_000_000).",
+)
+REDIS_DELAYS = Weakness(
+    "delays",
+    "Delayed tasks are held in worker memory. After a connection error a worker forgets those that it holds until it"
+    " ends; with more than 1000 a thread, what is put back may wait for RELIER_RESURRECTION_CLAIM_GRACE_PERIOD. Retries"
+    " are not affected.",
+    "Use Relier's own Redis broker.",
+)
+REDIS_UNDECODABLE = Weakness(
+    "undecodable",
+    "Bytes that cannot be decoded become a dead letter, but Redis keeps its copy and delivers it again whenever the"
+    " worker that fetched it has ended.",
+    "Use Relier's own Redis broker.",
+)
+REDIS_FULL = Weakness(
+    "out of memory",
+    "When the broker's Redis is out of memory, RedisBroker can neither fetch nor acknowledge, so nothing drains.",
+    "Use Relier's own Redis broker.",
+)
+REDIS_CLOCKS = Weakness(
+    "clocks",
+    "Maintenance compares the clocks of workers: one that is ahead by heartbeat_timeout hands messages of living"
+    " workers to others. Each still runs once, but its copies cost claims.",
+    "Synchronise the clocks (NTP), or use Relier's own Redis broker.",
+)
+
+
+# -- RabbitMQ -------------------------------------------------------------------------------------------------------
+
+
+class RabbitmqAdapter(Adapter):
+    """Dramatiq's `RabbitmqBroker`."""
+
+    def begin_work(self) -> None:
+        """Confirm what this process enqueues: delays that are over, follow-ups, copies of the store.
+
+        Dramatiq acknowledges the original right after it, which must not be the only trace.
+        """
+        self.broker.confirm_delivery = True
+
+    def guarded(self, consumer: Consumer, queue_name: str, installation: Installation) -> Consumer:
+        return _BoundConsumer(consumer, queue_name, self, installation)
+
+    def put_back(self, consumer: Any, message: Any) -> None:
+        consumer.known_tags.discard(message._tag)
+        nack = partial(consumer.channel.basic_nack, message._tag, requeue=True)
+        consumer.connection.add_callback_threadsafe(nack)
+
+    def _publish(self, message: Message[Any]) -> None:
+        with self._without_consuming(message.queue_name):
+            super()._publish(message)
+
+    @contextmanager
+    def _without_consuming(self, queue: str) -> Iterator[None]:
+        """Keep RabbitmqBroker from declaring the queue: a worker that lacks its actors would begin to consume it."""
+        known = queue in self.broker.queues
+        self.broker.queues.add(queue)
+        try:
+            yield
+        finally:
+            if not known:
+                self.broker.queues.discard(queue)
+
+    def _has_lane(self, lane: str) -> bool:
+        return True
+
+    def depth(self, queue: str) -> int | None:
+        names = (queue, dq_name(queue))
+        found: int | None = self._on_own_channel(lambda channel: sum(_waiting(channel, name) for name in names))
+        return found
+
+    def drop_queue(self, queue: str) -> None:
+        def drop(channel: Any) -> None:
+            for name in (queue, dq_name(queue), xq_name(queue)):
+                channel.queue_delete(name)
+
+        self._on_own_channel(drop)
+
+    def place(self) -> Place:
+        return rabbitmq_place(self.broker.parameters, self._on_own_channel(cluster_of) or "")
+
+    def _on_own_channel(self, look: Any) -> Any:
+        """Return what `look` finds on a connection of its own, whose end hurts nobody; None when RabbitMQ refuses."""
+        from pika import BlockingConnection
+        from pika.exceptions import AMQPError
+
+        try:
+            connection = BlockingConnection(parameters=self.broker.parameters)
+        except (AMQPError, OSError):
+            return None
+        try:
+            return look(connection.channel())
+        except (AMQPError, OSError):
+            return None
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def weaknesses(self) -> list[Weakness]:
+        found = [RABBITMQ_DELAYS, RABBITMQ_UNDECODABLE, LATE_COPIES, SPREAD, BACKLOG]
+        return found if self.broker.confirm_delivery else [RABBITMQ_ACCEPTED, *found]
+
+
+def _waiting(channel: Any, name: str) -> int:
+    return int(channel.queue_declare(name, passive=True).method.message_count)
+
+
+class _BoundConsumer(GuardedConsumer):
+    """Acknowledges only what it delivered itself.
+
+    After a reconnect Dramatiq acknowledges messages of the old channel on the new one, where their tags may be those of
+    others. RabbitMQ delivers them again in any case.
+    """
+
+    def __next__(self) -> MessageProxy | None:
+        message = super().__next__()
+        if message is not None:
+            message.__dict__["delivered_by"] = self
+            message.__dict__["may_start"] = partial(self._holds, message)
+        return message
+
+    def ack(self, message: MessageProxy) -> None:
+        if self._holds(message):
+            super().ack(message)
+
+    def _holds(self, message: MessageProxy) -> bool:
+        return message.__dict__.get("delivered_by") is self and bool(self.inner.connection.is_open)
+
+
+RABBITMQ_ACCEPTED = Weakness(
+    "accepted",
+    "Publisher confirms are off: a push that returned may not have reached RabbitMQ.",
+    "RabbitmqBroker(confirm_delivery=True).",
+)
+RABBITMQ_DELAYS = Weakness(
+    "delays",
+    "Delayed tasks are held in worker memory, unacknowledged. With more than 1000 a thread, what is put back may wait"
+    " for RELIER_RESURRECTION_CLAIM_GRACE_PERIOD; after consumer_timeout (30 min) they are delivered again. Retries are"
+    " not affected.",
+    "Use Relier's own RabbitMQ broker.",
+)
+RABBITMQ_UNDECODABLE = Weakness(
+    "undecodable",
+    "Bytes that cannot be decoded go to the queue's dead-letter queue in RabbitMQ (<queue>.XQ), which drops them after"
+    " 7 days; rl dlq does not have them.",
+    "Use Relier's own RabbitMQ broker.",
+)
