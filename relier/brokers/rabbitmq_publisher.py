@@ -17,7 +17,9 @@ logger = logging.getLogger(__name__)
 
 #: Longest time (s) that a caller waits until its messages are confirmed.
 PUBLISH_TIMEOUT = 15.0
-#: How often a message is sent again after its connection was lost unconfirmed.
+#: Pauses (s) before further tries when a connection cannot be made; then everybody who waits is told.
+RECONNECT_PAUSES = (0.05, 0.15, 0.3)
+#: How often a message is sent at most, when its connection is lost unconfirmed each time.
 SENDINGS = 3
 
 _PERSISTENT = pika.BasicProperties(delivery_mode=2)
@@ -79,6 +81,8 @@ class Publisher:
         self._channel: Any = None
         self._ready = False
         self._blocked = ""
+        #: How often in a row no connection could be made.
+        self._failures = 0
         #: Whether the link's thread is to look at what waits, so that it need not be woken again.
         self._nudged = False
 
@@ -143,7 +147,7 @@ class Publisher:
         channel.confirm_delivery(self._confirmed, self._selected)
 
     def _selected(self, _: Any) -> None:
-        self._ready = True
+        self._ready, self._failures = True, 0
         self._send()
 
     def _now_blocked(self, _: Any, method: Any) -> None:
@@ -162,7 +166,8 @@ class Publisher:
 
     def _down(self, error: BaseException) -> None:
         """Send again what is not confirmed; when RabbitMQ cannot be reached, tell everybody who waits."""
-        was_up = self._ready
+        if not self._ready:
+            self._failures += 1
         self._ready, self._channel, self._blocked = False, None, ""
         unsure = list(self._sent.values())
         self._sent.clear()
@@ -170,10 +175,13 @@ class Publisher:
         for message in unsure:
             if message.sendings >= SENDINGS:
                 self._fail(message.call, error)
-        if not was_up:
+        if self._failures > len(RECONNECT_PAUSES):
+            self._failures = 0
             self._fail_all(error)
-        elif self._waiting:
-            self._link.demand()
+        elif self._failures:
+            self._link.later(RECONNECT_PAUSES[self._failures - 1], self._send)
+        else:
+            self._send()
 
     def _confirmed(self, frame: Any) -> None:
         method = frame.method
