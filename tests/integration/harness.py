@@ -132,12 +132,18 @@ class Harness:
         self.options = {"redis_url": server.url, **options}
         self.settings = Settings(**self.options)
         self.store = Store.from_settings(self.settings)
-        self.broker = RelierRedisBroker(settings=self.settings)
+        self.broker: Any = self.make_broker()
+        self.environ: dict[str, str] = {}
+        self.actor_module = "tests.integration.worker_actors"
         self.actors = Actors(self.broker)
         self.effects_path = folder / "effects"
         self.effects_path.touch()
         self.processes: list[Process] = []
         self.identities: set[str] = set()
+
+    def make_broker(self) -> Any:
+        """Return the broker of this fleet's producer."""
+        return RelierRedisBroker(settings=self.settings)
 
     # -- processes ----------------------------------------------------------------------------------------------
 
@@ -175,10 +181,11 @@ class Harness:
         return {
             **os.environ,
             **ours,
-            "RELIER_ACTORS": "tests.integration.worker_actors",
+            "RELIER_ACTORS": self.actor_module,
             "RELIER_FAILPOINTS": failpoints,
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             EFFECTS_VARIABLE: str(self.effects_path),
+            **self.environ,
         }
 
     def close(self) -> None:
@@ -238,7 +245,7 @@ class Harness:
         done = sum(counters.get(name, 0) for name in ("completed", "dead", "discarded")) - counters.get("dlq_left", 0)
         if done < ended:
             return f"{done} of {ended} tasks ended: {counters}"
-        if held := sum(self.broker.do_qsize(queue) for queue in self.queues()):
+        if held := sum(self.held(queue) for queue in self.queues()):
             return f"{held} messages in the broker"
         if owed := self.store.fleet.observe().obligations:
             return f"obligations {owed}"
@@ -246,6 +253,10 @@ class Harness:
         if living := {task: seen for task, seen in records.items() if seen.state in "srh"}:
             return f"living records {living}"
         return ""
+
+    def held(self, queue: str) -> int:
+        """Return how many messages of a queue the broker has, waiting or unacknowledged, where it can tell."""
+        return int(self.broker.do_qsize(queue))
 
     def queues(self) -> set[str]:
         """Return every queue that has messages or may get some."""

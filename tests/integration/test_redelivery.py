@@ -15,7 +15,7 @@ def _fetch(fleet: Harness) -> str:
     _, taken = fleet.broker.exchange(QUEUE, fleet.broker.broker_id, 1, [])
     assert taken is not None
     ((redis_id, _),) = taken
-    return redis_id
+    return str(redis_id)
 
 
 def _reclaim(fleet: Harness, redis_id: str) -> None:
