@@ -1,4 +1,9 @@
-"""Runs scripts on Redis: one connection a thread, no retries below us, the same call again when that is safe."""
+"""Runs scripts on Redis: one connection a thread, no retries below us, the same call again when that is safe.
+
+A connection that is given up while a call was on its way may still deliver that call, much later: the network holds it
+back, and a claim of a task that has long ended would find no record and be granted. So whatever was given up is closed
+at the server before anything else is sent to it.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +63,8 @@ class ScriptRunner:
         self._connections: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
         self._shared: AbstractConnection | None = None
         self._line = SharedLine(self._exchange_shared)
+        #: Connections that may still deliver a call that was given up: server (its run id) and number there.
+        self._given_up: set[tuple[bytes, int]] = set()
 
     def run(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
         """Run one script and return its reply; loads it into the server's cache when it is missing."""
@@ -132,18 +139,40 @@ class ScriptRunner:
         if self._renew_if_closed(connection):
             self.generation += 1
         try:
-            if len(commands) == 1:
-                connection.send_command(*commands[0])
-            else:
-                connection.send_packed_command(connection.pack_commands(commands))
-            return [self._read(connection) for _ in commands]
+            self._prepare(connection)
+            return self._send(connection, commands)
         except BaseException as error:
             # A reply may still be on its way; nobody else shall read it as its own.
             connection.disconnect()
+            if (peer := connection.__dict__.pop("relier_peer", None)) is not None:
+                self._given_up.add(peer)
             self.generation += 1
             if isinstance(error, redis.ConnectionError) and self.on_lost is not None:
                 self.on_lost()
             raise
+
+    def _send(self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if len(commands) == 1:
+            connection.send_command(*commands[0])
+        else:
+            connection.send_packed_command(connection.pack_commands(commands))
+        return [self._read(connection) for _ in commands]
+
+    def _prepare(self, connection: AbstractConnection) -> None:
+        """Connect, learn who the server is, and have it close what was given up."""
+        if not connection.is_connected:
+            connection.__dict__.pop("relier_peer", None)
+            connection.connect()
+            number, about = self._send(connection, [("CLIENT", "ID"), ("INFO", "server")])
+            if isinstance(number, int) and isinstance(about, bytes):
+                run_id = next(line for line in about.split() if line.startswith(b"run_id:"))
+                connection.__dict__["relier_peer"] = (run_id, number)  # Numbers begin anew in another server.
+        if self._given_up:
+            given_up, (here, _) = set(self._given_up), connection.__dict__.get("relier_peer", (b"", 0))
+            calls = [("CLIENT", "KILL", "ID", number) for run_id, number in given_up if run_id == here]
+            if calls:  # Where this is forbidden, the window stays open.
+                self._send(connection, calls)
+            self._given_up -= given_up
 
     def _raise_if_closed(self, connection: AbstractConnection) -> None:
         if self._renew_if_closed(connection):
@@ -156,7 +185,7 @@ class ScriptRunner:
         closed = False
         now, used = time.monotonic(), connection.__dict__.get("relier_used", 0.0)
         connection.__dict__["relier_used"] = now
-        if used and now - used > IDLE:
+        if connection.is_connected and used and now - used > IDLE:
             try:
                 closed = connection.can_read(0)  # Nobody waits for a reply: whatever is there is its end.
             except (redis.ConnectionError, OSError):
@@ -190,6 +219,7 @@ class ScriptRunner:
         """Begin anew in a forked child: it must not share its parent's sockets."""
         self._local, self._pid, self._connections = threading.local(), os.getpid(), weakref.WeakSet()
         self._shared, self._line = None, SharedLine(self._exchange_shared)
+        self._given_up = set()
 
     def close(self) -> None:
         """Close every thread's connection; a later call opens a new one."""

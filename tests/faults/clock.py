@@ -11,20 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests import sources
+
 HOUR = 3600
 
 #: How long (s) a process may go on with the time before a jump.
 NOTICED_WITHIN = 1
 
-_LIBRARY = "faketime/libfaketime.so.1"
 _PRELOAD = Path(__file__).parent / "preload"
 _SHARED_MEMORY = Path("/dev/shm")
-
-
-def library() -> str:
-    """Return the path of libfaketime, or '' where it is not installed."""
-    folders = [Path("/usr/lib"), *Path("/usr/lib").glob("*-linux-*"), Path("/usr/local/lib")]
-    return next((str(folder / _LIBRARY) for folder in folders if (folder / _LIBRARY).exists()), "")
 
 
 class FakeClock:
@@ -54,7 +49,7 @@ class FakeClock:
         """Give this clock to the processes that are started in the block."""
         _clean_up()
         ours = {
-            "LD_PRELOAD": library(),
+            "LD_PRELOAD": str(sources.faketime()),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_CACHE_DURATION": str(NOTICED_WITHIN),
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",

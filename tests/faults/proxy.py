@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -29,12 +29,20 @@ class _Dropping:
     times: int
 
 
+def _open_gates() -> dict[str, asyncio.Event]:
+    gates = {direction: asyncio.Event() for direction in BOTH}
+    for gate in gates.values():
+        gate.set()
+    return gates
+
+
 class _Connection:
     """One connection through the proxy: two pumps, and both ends to hurt."""
 
     def __init__(self, proxy: Proxy, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.proxy = proxy
         self.ends = {TO_CLIENT: client, TO_SERVER: server}
+        self.gates = proxy.gates
         self.armed: _Dropping | None = None
 
     async def pump(self, reader: asyncio.StreamReader, direction: str) -> None:
@@ -45,18 +53,18 @@ class _Connection:
                 if proxy.latency:
                     proxy.seen["delayed"] += 1
                     await asyncio.sleep(proxy.latency)
-                if not proxy.gates[direction].is_set():
+                if not self.gates[direction].is_set():
                     proxy.seen[f"held {direction}"] += 1
-                    await proxy.gates[direction].wait()
+                    await self.gates[direction].wait()
                 if self._drops(data, direction):
                     self.reset()
                     return
                 writer.write(data)
                 await writer.drain()
-            await proxy.gates[direction].wait()
+            await self.gates[direction].wait()
             writer.write_eof()
         except OSError:
-            await proxy.gates[direction].wait()
+            await self.gates[direction].wait()
             self.reset()
 
     def _drops(self, data: bytes, direction: str) -> bool:
@@ -88,7 +96,9 @@ class Proxy:
 
     def __init__(self, url: str) -> None:
         self.seen: Counter[str] = Counter()
+        #: Those of connections made now, and all that were shut and not opened yet.
         self.gates: dict[str, asyncio.Event] = {}
+        self._shut: list[asyncio.Event] = []
         self.latency = 0.0
         self.dropping: _Dropping | None = None
         self._target = urlsplit(url)
@@ -123,14 +133,12 @@ class Proxy:
         """Delay each piece of data, in both directions."""
         self.latency = seconds
 
-    def half_open(self, *directions: str) -> None:
-        """Let nothing through in these directions until healed, on old connections and on new ones. Nobody is told."""
+    def half_open(self, *directions: str, new: bool = True) -> None:
+        """Let nothing through in these directions until healed. Nobody is told.
 
-        def shut() -> None:
-            for direction in directions:
-                self.gates[direction].clear()
-
-        self._do(shut)
+        `new`: whether new connections shall be as mute as those that there are.
+        """
+        self._do(lambda: self._half_open(directions, new))
 
     def drop_reply(self, request: bytes = b"", reply: bytes = b"", times: int = 1) -> None:
         """Drop the reply to a request that the server has carried out, and reset that connection."""
@@ -156,16 +164,23 @@ class Proxy:
         self._refuses = True
         self._cut()
 
+    def _half_open(self, directions: Sequence[str], new: bool) -> None:
+        for direction in directions:
+            self.gates[direction].clear()
+            self._shut.append(self.gates[direction])
+        if not new:
+            self.gates = _open_gates()
+
     def _heal(self) -> None:
         self._refuses, self.latency, self.dropping = False, 0.0, None
-        for gate in self.gates.values():
+        for gate in self._shut:
             gate.set()
+        self._shut.clear()
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
     async def _listen(self) -> int:
-        self.gates = {direction: asyncio.Event() for direction in BOTH}
-        self._heal()
+        self.gates = _open_gates()
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port

@@ -24,7 +24,7 @@ print(json.dumps([time.time(), start, time.monotonic()]))
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR])
 def test_a_python_process_is_off_by_an_hour_but_sleeps_and_waits_as_long_as_ever(
-    libfaketime: str, tmp_path: Path, offset: int
+    faketime: Path, tmp_path: Path, offset: int
 ) -> None:
     clock = FakeClock(tmp_path, offset)
     with clock.applied():
@@ -34,7 +34,7 @@ def test_a_python_process_is_off_by_an_hour_but_sleeps_and_waits_as_long_as_ever
     assert 0.4 <= end - start < 60
 
 
-def test_a_servers_clock_jumps_while_it_runs(libfaketime: str, tmp_path: Path, private_server: PrivateServers) -> None:
+def test_a_servers_clock_jumps_while_it_runs(faketime: Path, tmp_path: Path, private_server: PrivateServers) -> None:
     clock = FakeClock(tmp_path)
     with clock.applied():
         server = private_server("embedded")
@@ -44,7 +44,7 @@ def test_a_servers_clock_jumps_while_it_runs(libfaketime: str, tmp_path: Path, p
             wait_until(lambda: clock.is_told_by(client.time()[0]), 30, f"a clock that is off by {offset} s")
 
 
-def test_other_processes_have_the_real_time(libfaketime: str, tmp_path: Path) -> None:
+def test_other_processes_have_the_real_time(faketime: Path, tmp_path: Path) -> None:
     clock = FakeClock(tmp_path, HOUR)
     with clock.applied():
         pass

@@ -147,6 +147,17 @@ def test_a_new_connection_over_a_half_open_link_says_nothing(proxy: Proxy) -> No
         connection.recv(100)
 
 
+def test_old_connections_alone_may_be_half_open(proxy: Proxy, echo: Echo) -> None:
+    old = connected(proxy)
+    proxy.half_open(TO_SERVER, new=False)
+    old.sendall(b"late")
+    wait_until(lambda: proxy.seen["held to server"], 30, "data that is held back")
+    connected(proxy)
+    assert b"late" not in echo.got
+    proxy.heal()
+    assert old.recv(100) == b"late"
+
+
 def test_a_dropped_reply_is_that_of_a_request_that_was_carried_out(proxy: Proxy, echo: Echo) -> None:
     connection, other = connected(proxy), connected(proxy)
     proxy.drop_reply(request=b"claim")
