@@ -12,6 +12,8 @@ from relier.store import Suspicion
 WAIT_FOR_OTHERS = 10.0
 #: How long (s) it keeps others from starting beside it: one that runs for hours must not idle its process.
 ALONE_FOR = 30.0
+#: Longest wait (s) for the process to have booted.
+BOOT = 10.0
 
 
 class Quarters:
@@ -26,6 +28,19 @@ class Quarters:
         self._inside: dict[int, Suspicion] = {}
         self._alone: int | None = None
         self._until = 0.0
+        self._booted = threading.Event()
+        self._booted.set()
+
+    def begin_boot(self) -> None:
+        """Let nobody enter until `end_boot`.
+
+        Dramatiq's main process waits up to 30 s for a worker to tell that it has booted, and notices its death only
+        then. What killed the last worker is the first thing that the next one takes.
+        """
+        self._booted.clear()
+
+    def end_boot(self) -> None:
+        self._booted.set()
 
     def enter(self, suspicion: Suspicion) -> bool:
         """Enter with the calling thread's task, as soon as others leave room for it; returns whether a suspect may run.
@@ -33,6 +48,7 @@ class Quarters:
         A suspect that may not is offered again by the store: its thread is better used for something else.
         """
         me = threading.get_ident()
+        self._booted.wait(BOOT)
         with self._changed:
             self._inside.pop(me, None)
             if suspicion is Suspicion.LAST:

@@ -94,6 +94,14 @@ def test_neither_wait_is_for_ever(house: Quarters, lodgers: list[Lodger], monkey
     later.enters(NONE)()
 
 
+def test_nothing_begins_before_the_process_has_booted(house: Quarters, lodgers: list[Lodger]) -> None:
+    house.begin_boot()
+    entering = lodgers[0].thread.submit(house.enter, SUSPECT)
+    assert not entering.done()
+    house.end_boot()
+    assert entering.result(30)
+
+
 def test_a_thread_that_was_interrupted_before_it_left_is_counted_once(house: Quarters) -> None:
     assert house.enter(SUSPECT)
     assert house.enter(SUSPECT)

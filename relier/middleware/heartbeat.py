@@ -36,10 +36,15 @@ class Heartbeat(Middleware):
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)
         consumed = worker.consumer_whitelist or broker.get_declared_queues()
         process.start(tuple(sorted(consumed)), worker.worker_threads)
+        process.quarters.begin_boot()
         self.installation.process = process
         if settings.resurrection_enabled and process.role == "worker":
             self._sweeper = SweeperThread(process)
             self._sweeper.start()
+
+    def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        if self.installation.process is not None:
+            self.installation.process.quarters.end_boot()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         if self._sweeper is not None:
