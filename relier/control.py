@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import redis
 
+from relier.endurance import endless
 from relier.store import Store
 from relier.store.connection import UNAVAILABLE
 
@@ -63,6 +64,9 @@ class ControlChannel(threading.Thread):
         _channels.add(self)
 
     def run(self) -> None:
+        endless(self._stay_subscribed, self._stopped)()
+
+    def _stay_subscribed(self) -> None:
         while not self._stopped.is_set():
             try:
                 self._listen()

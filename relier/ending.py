@@ -6,11 +6,18 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
+from relier.errors import RelierError
 from relier.logging import get_logger
+from relier.settings import get_settings
+
+if TYPE_CHECKING:
+    from relier.process import WorkerProcess
 
 log = get_logger(__name__)
 
@@ -21,6 +28,10 @@ _PR_SET_PDEATHSIG = 1
 SAME_WISH = 1.0
 #: Dramatiq's exit code of a worker that was ended by a second signal.
 KILLED = 1
+#: How long (s) a worker may take to hand over what it runs; after that it ends like a killed one.
+HAND_OVER_TIME = 5.0
+#: How often (s) a worker that ends looks whether it is stuck.
+LOOK = 0.5
 
 
 def _find_prctl() -> Callable[..., int] | None:
@@ -37,6 +48,8 @@ _prctl = _find_prctl()
 
 #: When (monotonic) this worker was first asked to end.
 _asked: list[float] = []
+#: Our signal handlers, by signal.
+_handlers: dict[int, Callable[[int, FrameType | None], None]] = {}
 
 
 def end_with_parent(parent: int) -> None:
@@ -76,4 +89,59 @@ def end_at_second_signal() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         handler = signal.getsignal(number)
         if callable(handler):
-            signal.signal(number, wrapped(handler))
+            _handlers[number] = wrapped(handler)
+            signal.signal(number, _handlers[number])
+
+
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    """Hold signals back that may come to the child before it is one."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _handlers)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _in_forked_child() -> None:
+    """Let signals end a process that user code forks off a worker: our handlers would only note them."""
+    for number, handler in _handlers.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_forked_child)
+
+
+def end_in_order(process: Callable[[], WorkerProcess | None], meanwhile: Callable[[], None] = lambda: None) -> None:
+    """End this process like after SIGTERM; what still runs after `RELIER_GRACEFUL_SHUTDOWN_TIMEOUT` is handed over.
+
+    Blocks; to be called on a thread of its own.
+
+    Parameters:
+      process: returns the worker process, or None while it boots.
+      meanwhile: called again and again during the wait.
+    """
+    if not is_ending():  # A second signal would end it at once.
+        os.kill(os.getpid(), signal.SIGTERM)
+    deadline = time.monotonic() + _patience()
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(LOOK, left))
+        meanwhile()
+    running = process()
+    if running is not None:
+        log.warning("Time is up: handing over what still runs.", tasks=len(running.runs))
+        leaving = threading.Thread(target=running.abandon, name="relier-hand-over", daemon=True)
+        leaving.start()
+        leaving.join(HAND_OVER_TIME)
+    os._exit(KILLED)
+
+
+def _patience() -> float:
+    try:
+        return get_settings().graceful_shutdown_timeout
+    except RelierError:  # Its boot ends for this reason.
+        return 0.0

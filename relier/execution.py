@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,10 +13,12 @@ from dramatiq.middleware import Interrupt, Shutdown, SkipMessage
 
 from relier import failpoints
 from relier.brokers.lanes import give_back
+from relier.endurance import free_memory
 from relier.envelope import stamp_of
 from relier.errors import RunUnknownError
 from relier.failures import RetryPolicy, decide
 from relier.followups import send_failure_callback
+from relier.forks import end_forked_child
 from relier.hooks import (
     decode_failure,
     decode_result,
@@ -205,12 +207,22 @@ class Execution:
         try:
             if original is None:
                 return self.fn(*args, **kwargs)
-            coroutine = CoroutineRun(lambda: original(*args, **kwargs))
+            coroutine = CoroutineRun(lambda: self._await(original(*args, **kwargs)))
             run.cancel = coroutine.cancel
             return coroutine.wait()
+        except MemoryError as error:
+            free_memory(error)
+            raise
         finally:
+            end_forked_child(self.process.pid)
             run.cancel = None
             current.reset(token)
+
+    async def _await(self, coroutine: Awaitable[Any]) -> Any:
+        try:
+            return await coroutine
+        finally:
+            end_forked_child(self.process.pid)
 
     # -- closing ------------------------------------------------------------------------------------------------
 

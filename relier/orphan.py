@@ -9,7 +9,6 @@ import multiprocessing.synchronize
 import os
 import re
 import select
-import signal
 import stat
 import sys
 import threading
@@ -17,18 +16,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from relier.ending import KILLED, is_ending
-from relier.errors import RelierError
+from relier.ending import KILLED, end_in_order
 from relier.logging import get_logger
 from relier.process import WorkerProcess
-from relier.settings import get_settings
 
 log = get_logger(__name__)
 
 #: How often (s) a worker looks for its main process.
 LOOK_FOR_PARENT = 0.5
-#: How long (s) an orphan may take to hand over what it runs; after that it ends like a killed worker.
-HAND_OVER_TIME = 5.0
 
 #: What `multiprocessing` writes in front of each log line: its length, below 16 MB.
 _LENGTH = re.compile(rb"\x00[\x00-\xff]{3}")
@@ -47,7 +42,8 @@ def follow_parent(process: Callable[[], WorkerProcess | None]) -> None:
             time.sleep(LOOK_FOR_PARENT)
         if pipe is not None:
             threading.Thread(target=relay_logs, args=(pipe,), name="relier-orphan-logs", daemon=True).start()
-        _end_in_order(process)
+        log.warning("The main process is gone: this worker ends as well.")
+        end_in_order(process, meanwhile=_end_if_stuck_in_boot)
 
     threading.Thread(target=follow, name="relier-parent", daemon=True).start()
 
@@ -61,38 +57,10 @@ def _log_pipe() -> int | None:
         return None
 
 
-# -- ending ---------------------------------------------------------------------------------------------------------
-
-
-def _end_in_order(process: Callable[[], WorkerProcess | None]) -> None:
-    timeout = _patience()
-    log.warning("The main process is gone: this worker ends as well.", timeout=timeout)
-    if not is_ending():  # A second signal would end it at once.
-        os.kill(os.getpid(), signal.SIGTERM)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        time.sleep(min(LOOK_FOR_PARENT, max(0.0, deadline - time.monotonic())))
-        if _tells_parent_that_it_booted():
-            log.warning("The main process died while this worker booted: ending at once.")
-            os._exit(KILLED)
-    running = process()
-    if running is not None:
-        _hand_over(running)
-    os._exit(KILLED)
-
-
-def _patience() -> float:
-    try:
-        return get_settings().graceful_shutdown_timeout
-    except RelierError:  # Its boot ends for this reason.
-        return 0.0
-
-
-def _hand_over(process: WorkerProcess) -> None:
-    log.warning("Time is up: handing over what still runs.", tasks=len(process.runs))
-    leaving = threading.Thread(target=process.abandon, name="relier-hand-over", daemon=True)
-    leaving.start()
-    leaving.join(HAND_OVER_TIME)
+def _end_if_stuck_in_boot() -> None:
+    if _tells_parent_that_it_booted():
+        log.warning("The main process died while this worker booted: ending at once.")
+        os._exit(KILLED)
 
 
 def _tells_parent_that_it_booted() -> bool:

@@ -20,6 +20,7 @@ from relier.brokers.adapters import adapter_of
 from relier.brokers.lanes import give_back
 from relier.brokers.place import Place
 from relier.control import ControlChannel
+from relier.endurance import endless
 from relier.errors import RunUnknownError, StoreUnavailableError
 from relier.pulse import Pulse
 from relier.quarters import Quarters
@@ -67,6 +68,8 @@ class WorkerProcess:
         self.store = store
         self.settings = settings
         self.role = role
+        #: The process that acts for this worker; a forked child must not.
+        self.pid = os.getpid()
         self.identity = new_identity()
         self.runs = LocalRuns()
         self.quarters = Quarters()
@@ -80,7 +83,10 @@ class WorkerProcess:
         #: When the store was last heard (monotonic), and whether this worker has stepped back since.
         self._heard = time.monotonic()
         self._withdrawn = False
-        self._beats = threading.Thread(target=self._keep_beating, name="relier-heartbeat", daemon=True)
+        #: Called with each beat.
+        self.chores: list[Callable[[], None]] = []
+        beat = endless(self._keep_beating, self._stopped)
+        self._beats = threading.Thread(target=beat, name="relier-heartbeat", daemon=True)
         self._beat_every = min(BEAT_INTERVAL, settings.heartbeat_ttl / 4)
         #: Only workers run code that may hold the interpreter.
         self.pulse = Pulse(store, self.control.endpoint, self._beat_every) if role == "worker" else None
@@ -127,7 +133,7 @@ class WorkerProcess:
         return {
             "role": self.role,
             "host": socket.gethostname(),
-            "pid": os.getpid(),
+            "pid": self.pid,
             "queues": list(self._queues),
             "threads": self._threads,
             "broker": asdict(self.place),
@@ -222,6 +228,8 @@ class WorkerProcess:
                 if now < next_beat:
                     continue
                 next_beat = now + self._beat_every
+                for chore in self.chores:
+                    chore()
                 server_time = self._beat()
                 self._in_touch()
                 if server_time and (now >= next_reconcile or session != self.control.session):

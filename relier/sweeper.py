@@ -14,6 +14,7 @@ from dramatiq.errors import BrokerConnectionError
 
 from relier import failpoints
 from relier.brokers.lanes import Lanes
+from relier.endurance import endless
 from relier.leases import Leases
 from relier.process import WorkerProcess
 from relier.publisher import Publisher
@@ -168,7 +169,7 @@ class SweeperThread(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        sweep_until(self._sweeper, self._interval, self._stopped)
+        endless(lambda: sweep_until(self._sweeper, self._interval, self._stopped), self._stopped)()
 
     def stop(self) -> None:
         """End after the current sweep, and give the leases back."""

@@ -107,8 +107,8 @@ class Lifecycle(Middleware):
         """Settle when our own broker knows that the copy is removed, which is later than `after_ack`."""
         run = run_of(message)
         if run is not None and run.phase is Phase.RUNNING and self.installation.process is not None:
-            logger.error("A run was not closed; its task is given back.", extra={"task": run.task_id})
             self.installation.process.hand_over(run, "not closed")
+            logger.error("A run was not closed; its task is given back.", extra={"task": run.task_id})
         if run is not None and hasattr(message, "on_removed"):
             message.__dict__["on_removed"] = partial(self._settle, run)
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
+import multiprocessing
 import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dramatiq
 from dramatiq import Broker
@@ -60,6 +67,13 @@ class Actors:
         self.gated: Any = rl_actor(gated, broker=broker)
         self.agated: Any = rl_actor(agated, broker=broker)
         self.chatty: Any = rl_actor(chatty, broker=broker)
+        self.holding: Any = rl_actor(holding, broker=broker)
+        self.forking: Any = rl_actor(forking, broker=broker)
+        self.escaping: Any = rl_actor(escaping, broker=broker)
+        self.aescaping: Any = rl_actor(aescaping, broker=broker)
+        self.spawning: Any = rl_actor(spawning, broker=broker)
+        self.crippling: Any = rl_actor(crippling, broker=broker)
+        self.hoarding: Any = rl_actor(hoarding, broker=broker, max_retries=1, min_backoff=1, max_backoff=5)
         self.told: Any = rl_actor(told, broker=broker)
         self.poison: Any = rl_actor(poison, broker=broker, max_resurrections=2)
         self.notified: Any = rl_actor(notified, broker=broker, notify_shutdown=True)
@@ -157,6 +171,100 @@ def chatty(kilobytes: int) -> None:
     for i in range(kilobytes):
         logging.getLogger(__name__).warning("line %d %s", i, "x" * 1000)
     note("ran")
+
+
+def holding(seconds: int) -> None:
+    """Hold the interpreter: no other thread of the process can do anything."""
+    note("began", seconds)
+    ctypes.PyDLL(None).sleep(seconds)
+    note("ran", seconds)
+
+
+#: How long (s) a forked child lives at most, should a test not end it.
+CHILDS_LIFE = 120
+
+
+def _child_that_waits(gate: str) -> NoReturn:
+    signal.alarm(CHILDS_LIFE)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    os._exit(0)
+
+
+def forking(gate: str, how: str) -> None:
+    """Run like gated, with a forked child that lives as long as another gate is shut, whatever happens to us."""
+    child = os.fork() if how == "fork" else ctypes.PyDLL(None).fork()  # `raw`: no hook of Python's runs
+    if child == 0:
+        _child_that_waits(gate + "-child")
+    note("child", child)
+    gated(gate)
+
+
+def _fork_and_escape(how: str) -> bool:
+    """Return True in a forked child that is to come back from the task, False in the task."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(CHILDS_LIFE)
+        if how == "raise":
+            raise RuntimeError("from the child")
+        if how == "exit":
+            sys.exit(7)
+        return True
+    note("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return False
+
+
+def escaping(how: str) -> None:
+    """Fork a child that comes back from the task, as code does that forgets `os._exit`."""
+    if not _fork_and_escape(how):
+        note("ran", how)
+
+
+async def aescaping(how: str) -> None:
+    if not _fork_and_escape(how):
+        note("ran", how)
+
+
+def spawning() -> None:
+    """Start children in the ways of the standard library, and end one by a signal."""
+    fork = multiprocessing.get_context("fork")
+    sleeper = fork.Process(target=time.sleep, args=(CHILDS_LIFE,))
+    sleeper.start()
+    sleeper.terminate()
+    sleeper.join(CHILDS_LIFE)
+    with fork.Pool(2) as pool:
+        squares = pool.map(_square, range(5))
+    done = subprocess.run([sys.executable, "-c", "print('done')"], check=True, capture_output=True)
+    note("ran", [sleeper.exitcode, squares, done.stdout.decode().strip()])
+
+
+def _square(x: int) -> int:
+    return x * x
+
+
+def crippling() -> None:
+    """Let this worker thread end after the task, as one does that finds no memory between two tasks."""
+    thread: Any = threading.current_thread()
+    thread.work_queue = None
+    note("ran")
+
+
+def hoarding(megabytes: int, how: str) -> None:
+    """Need more memory than the process may have: at once, or little by little until nothing is left for anybody."""
+    note("began", how)
+    with Path("/proc/self/statm").open() as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20, before[1]))
+    try:
+        if how == "at once":
+            bytearray(2 * megabytes * 2**20)
+        hoard: list[Any] = []
+        while True:
+            hoard.append([None] * 50)
+    finally:
+        if how == "at once":
+            resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def told(*args: Any) -> None:

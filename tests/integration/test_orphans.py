@@ -10,7 +10,7 @@ import pytest
 from tests.integration.conftest import Fleets, emptied
 from tests.integration.harness import Harness, Process
 from tests.processes import alive
-from tests.servers import Server
+from tests.servers import RedisServer
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -45,7 +45,7 @@ def test_an_orphan_ends_what_it_runs_though_its_logs_fill_the_pipe(fleet: Harnes
     assert counters.get("crashes", 0) == counters.get("handed_over", 0) == 0
 
 
-def test_an_orphan_hands_over_what_takes_too_long(server: Server, fleets: Fleets) -> None:
+def test_an_orphan_hands_over_what_takes_too_long(server: RedisServer, fleets: Fleets) -> None:
     fleet = fleets(emptied(server))
     worker = fleet.worker(threads=2, graceful_shutdown_timeout=0.5)
     tasks = [fleet.actors.gated.push(fleet.gate()).id, fleet.actors.agated.push(fleet.gate()).id]
