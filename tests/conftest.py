@@ -1,6 +1,7 @@
 """Fixtures that give tests real servers, and the account of what could not run.
 
-`server`            the session's shared store, once per kind (embedded, redis); never hurt it
+`servers`           the session's shared servers, started when they are first asked for
+`server`            the shared store, once per kind (embedded, redis); never hurt it
 `store_url`         its URL, emptied before the test
 `client`            a client of it
 `settings`          settings that point to it
@@ -15,15 +16,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import pytest
 import redis
 
 from relier.settings import Settings, reset_settings
 from tests import sources
-from tests.servers import RabbitmqServer, RedisServer
+from tests.servers import RabbitmqServer, RedisServer, Server
 
 #: Why a kind of server could not be had, and the tests that were skipped for it.
 _missing = pytest.StashKey[dict[str, str]]()
@@ -60,10 +62,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return lines
 
 
-def _skip(request: pytest.FixtureRequest, kind: str, reason: str) -> NoReturn:
-    request.config.stash[_missing][kind] = reason
-    request.config.stash[_skipped].setdefault(kind, set()).add(request.node.nodeid)
-    pytest.skip(f"NOT RUN, no {kind}: {reason}")
+def skip(request: pytest.FixtureRequest, error: sources.Unavailable) -> NoReturn:
+    """Skip a test for want of a server, and see to it that this is told at the end."""
+    request.config.stash[_missing][error.kind] = error.reason
+    request.config.stash[_skipped].setdefault(error.kind, set()).add(request.node.nodeid)
+    pytest.skip(f"NOT RUN, {error}")
 
 
 def _failures(config: pytest.Config) -> list[str]:
@@ -91,16 +94,53 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"FAILED: {REQUIRE_VARIABLE} asks for {failure}", red=True, bold=True)
 
 
-@pytest.fixture(scope="session", params=sources.STORES)
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    kind: str = request.param
+class SharedServers:
+    """The servers that all tests of the session share, each started when a test first asks for it.
+
+    Raises `sources.Unavailable`.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._used = config.stash[_used]
+        self._started: dict[str, Server | sources.Unavailable] = {}
+
+    def store(self, kind: str) -> RedisServer:
+        return cast("RedisServer", self._shared(kind, partial(sources.start, kind)))
+
+    def rabbitmq(self) -> RabbitmqServer:
+        return cast("RabbitmqServer", self._shared("rabbitmq", sources.start_rabbitmq))
+
+    def _shared(self, kind: str, start: Callable[[], Server]) -> Server:
+        if kind not in self._started:
+            try:
+                self._started[kind] = started = start()
+                self._used[kind] = started.description
+            except sources.Unavailable as error:
+                self._started[kind] = error
+        found = self._started[kind]
+        if isinstance(found, sources.Unavailable):
+            raise found
+        return found
+
+    def close(self) -> None:
+        for server in self._started.values():
+            if isinstance(server, Server):
+                server.close()
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Iterator[SharedServers]:
+    shared = SharedServers(request.config)
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(params=sources.STORES)
+def server(request: pytest.FixtureRequest, servers: SharedServers) -> RedisServer:
     try:
-        started = sources.start(kind)
+        return servers.store(request.param)
     except sources.Unavailable as error:
-        _skip(request, kind, str(error))
-    request.config.stash[_used][kind] = started.description
-    yield started
-    started.close()
+        skip(request, error)
 
 
 @pytest.fixture
@@ -131,7 +171,7 @@ def private_server(request: pytest.FixtureRequest) -> Iterator[PrivateServers]:
         try:
             started.append(sources.start(kind, options, private=True))
         except sources.Unavailable as error:
-            _skip(request, kind, str(error))
+            skip(request, error)
         return started[-1]
 
     yield start
@@ -139,15 +179,12 @@ def private_server(request: pytest.FixtureRequest) -> Iterator[PrivateServers]:
         server.close()
 
 
-@pytest.fixture(scope="session")
-def rabbitmq(request: pytest.FixtureRequest) -> Iterator[RabbitmqServer]:
+@pytest.fixture
+def rabbitmq(request: pytest.FixtureRequest, servers: SharedServers) -> RabbitmqServer:
     try:
-        started = sources.start_rabbitmq()
+        return servers.rabbitmq()
     except sources.Unavailable as error:
-        _skip(request, "rabbitmq", str(error))
-    request.config.stash[_used]["rabbitmq"] = started.description
-    yield started
-    started.close()
+        skip(request, error)
 
 
 @pytest.fixture
@@ -166,7 +203,7 @@ def private_rabbitmq(request: pytest.FixtureRequest) -> Iterator[PrivateRabbitmq
         try:
             started.append(sources.start_rabbitmq(config, private=True))
         except sources.Unavailable as error:
-            _skip(request, "rabbitmq", str(error))
+            skip(request, error)
         return started[-1]
 
     yield start
@@ -174,12 +211,12 @@ def private_rabbitmq(request: pytest.FixtureRequest) -> Iterator[PrivateRabbitmq
         server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def faketime(request: pytest.FixtureRequest) -> Path:
     try:
         return sources.faketime()
     except sources.Unavailable as error:
-        _skip(request, "faketime", str(error))
+        skip(request, error)
 
 
 @pytest.fixture(autouse=True)

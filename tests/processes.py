@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests import guard
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,12 +86,13 @@ class Started:
                 stderr=log,
                 start_new_session=True,
             )
+        guard.watch(self.process.pid)
 
     @property
     def output(self) -> str:
         return self.log.read_text()
 
-    def ended(self, timeout: float = 30.0) -> int:
+    def ended(self, timeout: float = 60.0) -> int:
         """Wait for its end; returns its exit code."""
         wait_until(lambda: self.process.poll() is not None, timeout, f"the end of the process; {self.output[-2000:]}")
         return self.process.returncode
@@ -112,6 +114,7 @@ class Started:
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+        guard.forget(self.process.pid)
 
 
 def alive(pid: int) -> bool:

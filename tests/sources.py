@@ -54,7 +54,12 @@ class Source:
 
 
 class Unavailable(Exception):
-    """No source could give the server; the text says what was tried."""
+    """No source could give what is of this kind; `reason` says what was tried."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"no {kind}: {reason}")
+        self.kind = kind
+        self.reason = reason
 
 
 #: Kinds of servers that can be a store.
@@ -99,7 +104,7 @@ def _start(kind: str, config: Mapping[str, str] | None, private: bool) -> Any:
             if not source.fallible:
                 raise
             failures.append(f"{source.description}: {error}")
-    raise Unavailable("; ".join(failures) or MISSING[kind])
+    raise Unavailable(kind, "; ".join(failures) or MISSING[kind])
 
 
 MISSING = {

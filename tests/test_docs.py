@@ -323,7 +323,6 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.close()
 
 
-@pytest.mark.slow
 def test_the_example_of_the_readme_works_as_shown(shell: Shell) -> None:
     readme = ROOT / "README.md"
     (code,) = (block.code for block in blocks(readme, "python") if block.code.startswith("# tasks.py"))
@@ -332,7 +331,6 @@ def test_the_example_of_the_readme_works_as_shown(shell: Shell) -> None:
     shell.follow(console.code.splitlines())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_prints_what_it_says(example: Path, shell: Shell) -> None:
     (shell.folder / example.name).write_text(example.read_text(encoding="utf-8"), encoding="utf-8")

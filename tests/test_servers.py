@@ -65,8 +65,11 @@ def test_a_virtual_host_is_empty_and_shows_its_queues(rabbitmq: RabbitmqServer, 
         channel.confirm_delivery()
         channel.queue_declare("first", durable=True)
         channel.queue_declare("second", durable=True, arguments={"x-queue-type": "quorum"})
-        channel.basic_publish("", "first", b"text")
-        assert rabbitmq.queues(vhost) == {"first": Queue("classic", 1, 0, 0), "second": Queue("quorum", 0, 0, 0)}
+        for name in ("first", "second"):
+            channel.basic_publish("", name, b"text")
+            channel.basic_publish("", name, b"text")
+            channel.basic_get(name)
+        assert rabbitmq.queues(vhost) == {"first": Queue("classic", 1, 1, 0), "second": Queue("quorum", 1, 1, 0)}
 
 
 @pytest.mark.parametrize("abruptly", [False, True])

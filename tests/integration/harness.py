@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relier.brokers.redis import RelierRedisBroker
+from relier.brokers import default_broker
 from relier.settings import Settings
 from relier.store import SHARDS, Record, Store
+from tests import guard
 from tests.integration.actors import EFFECTS_VARIABLE, Actors
 from tests.servers import RedisServer
 from tests.store.look import Look, inconsistencies, look
@@ -39,7 +40,7 @@ class Process:
     @property
     def pid(self) -> int:
         if not self._pid:
-            self._pid = wait_until(self._registered, 30, f"the registration of {self.log.name}: {self.text()[-2000:]}")
+            self._pid = wait_until(self._registered, 60, f"the registration of {self.log.name}: {self.text()[-2000:]}")
         return self._pid
 
     def wait_ready(self) -> None:
@@ -49,7 +50,7 @@ class Process:
     def wait_settled_in(self) -> None:
         """Wait until it has beaten twice: it has looked at the others, and they at it."""
         self.wait_ready()
-        wait_until(lambda: self.store.fleet.observe().beats.get(self.identity, 0) >= 2, 10, "two beats")
+        wait_until(lambda: self.store.fleet.observe().beats.get(self.identity, 0) >= 2, 30, "two beats")
 
     @property
     def identity(self) -> str:
@@ -83,11 +84,12 @@ class Process:
 
     def end(self) -> None:
         """End everything of it, whatever state it is in."""
+        guard.forget(self.popen.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)  # its own session: this is master and child
         self.popen.wait()
 
-    def stop(self, timeout: float = 20.0) -> int:
+    def stop(self, timeout: float = 60.0) -> int:
         """SIGTERM; returns the exit code."""
         self.popen.terminate()
         return self.popen.wait(timeout)
@@ -118,12 +120,12 @@ class Effect:
 
 
 class Harness:
-    """One fleet on one server.
+    """One fleet on one store and one broker.
 
     Parameters:
-      server: must be empty, or ours alone.
+      server: the store; must be empty, or ours alone.
       folder: for logs, the effect log, markers and gates.
-      options: settings of every process, by field name.
+      options: settings of every process, by field name; `broker_url` for a broker apart from the store.
     """
 
     def __init__(self, server: RedisServer, folder: Path, **options: Any) -> None:
@@ -143,7 +145,7 @@ class Harness:
 
     def make_broker(self) -> Any:
         """Return the broker of this fleet's producer."""
-        return RelierRedisBroker(settings=self.settings)
+        return default_broker(self.settings)
 
     # -- processes ----------------------------------------------------------------------------------------------
 
@@ -172,6 +174,7 @@ class Harness:
                 stderr=out,
                 start_new_session=True,
             )
+        guard.watch(popen.pid)
         process = Process(popen, log, self.store)
         self.processes.append(process)
         return process
@@ -262,7 +265,7 @@ class Harness:
         """Return every queue that has messages or may get some."""
         return {"default", "high_priority", "low_priority"}
 
-    def settle(self, ended: int, timeout: float = 30.0) -> dict[str, int]:
+    def settle(self, ended: int, timeout: float = 60.0) -> dict[str, int]:
         """Wait until `ended` tasks have ended and nothing moves; check the account; returns the counters."""
         state = "?"
 
@@ -303,7 +306,7 @@ class Harness:
         records = (self.store.records([task], shard).get(task) for task, shard, _ in letters)
         return sorted(record.reason for record in records if record)
 
-    def wait(self, condition: Callable[[], Any], timeout: float = 15.0, what: str = "") -> Any:
+    def wait(self, condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
         """Wait for a condition; a failure shows what is known."""
         try:
             return wait_until(condition, timeout, what)

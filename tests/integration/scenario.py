@@ -41,7 +41,7 @@ class Scenario:
         # plain, pipeline, group + callback, success + callback, result, flaky, dead + callback, late
         self.expected = 4 + 3 + 3 + 1 + 2 + 1 + 1 + 2 + 1
 
-    def settle(self, timeout: float = 30.0) -> dict[str, int]:
+    def settle(self, timeout: float = 60.0) -> dict[str, int]:
         counters = self.fleet.settle(self.expected, timeout)
         assert counters["completed"] == self.expected - 1, self.fleet.report()
         assert counters["dead"] == 1, self.fleet.report()

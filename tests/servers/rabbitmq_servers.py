@@ -90,6 +90,15 @@ def vhost_of(url: str) -> str:
     return unquote(urlsplit(url).path.removeprefix("/")) or "/"
 
 
+#: Messages of queue Q that are ready, and unacknowledged ones. A quorum queue tells of itself what is seconds old.
+_COUNTS = (
+    "case amqqueue:get_type(Q) of rabbit_quorum_queue -> "
+    "[element(2, element(2, ra:local_query(amqqueue:get_pid(Q), F))) "
+    "|| F <- [fun rabbit_fifo:query_messages_ready/1, fun rabbit_fifo:query_messages_checked_out/1]]; "
+    "_ -> [N || {_, N} <- rabbit_amqqueue:info(Q, [messages_ready, messages_unacknowledged])] end"
+)
+
+
 class _OwnRabbitmq(RabbitmqServer):
     """A server of ours, commanded in its own language."""
 
@@ -112,13 +121,13 @@ class _OwnRabbitmq(RabbitmqServer):
 
     def queues(self, url: str) -> dict[str, Queue]:
         listed = self.evaluate(
-            "[[element(4, amqqueue:get_name(Q)), amqqueue:get_type(Q)] ++ [case N of '' -> 0; _ -> N end || {_, N} <- "
-            "rabbit_amqqueue:info(Q, [messages_ready, messages_unacknowledged, consumers])] "
-            f'|| Q <- rabbit_amqqueue:list(<<"{vhost_of(url)}">>)]'
+            "[[element(4, amqqueue:get_name(Q)), amqqueue:get_type(Q), "
+            "proplists:get_value(consumers, rabbit_amqqueue:info(Q, [consumers]))"
+            f' | {_COUNTS}] || Q <- rabbit_amqqueue:list(<<"{vhost_of(url)}">>)]'
         )
         return {
             name: Queue(kind.removeprefix("rabbit_").removesuffix("_queue"), ready, unacked, consumers)
-            for name, kind, ready, unacked, consumers in listed
+            for name, kind, consumers, ready, unacked in listed
         }
 
     def close_connections(self, url: str, abruptly: bool = False) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from relier.urls import safe_url
+from tests import guard
 from tests.waiting import wait_until
 
 
@@ -70,13 +71,7 @@ class LocalProcess:
                 stderr=output,
                 start_new_session=True,
             )
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r word; [ "$word" = over ] || kill -9 "-$0"', str(self.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        guard.watch(self.pid)
 
     @property
     def pid(self) -> int:
@@ -93,8 +88,7 @@ class LocalProcess:
         self._process.stdin.flush()
 
     def kill(self) -> None:
-        if self._guard.poll() is None:
-            self._guard.communicate(b"over\n")
+        guard.forget(self.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()

@@ -6,13 +6,15 @@ import signal
 
 import pytest
 
-from tests.integration.conftest import Fleets, emptied
+from tests.conformance.conftest import Fleets
+from tests.conformance.topologies import EVERYWHERE, cases, where
 from tests.integration.harness import Harness, Process
 from tests.integration.scenario import Scenario
-from tests.servers import RedisServer
 
 
-def test_a_killed_workers_tasks_run_again_at_once(fleet: Harness) -> None:
+@where(EVERYWHERE, needs="prefetched")
+def test_a_killed_workers_tasks_run_again_long_before_its_heartbeat_is_missed(fleets: Fleets) -> None:
+    fleet = fleets(heartbeat_ttl=100)
     victim = fleet.worker(threads=2)
     running = [fleet.actors.gated.push(fleet.gate()).id for _ in range(2)]
     fleet.wait(lambda: len(fleet.effects("began")) == 2, what="two running tasks")
@@ -21,7 +23,7 @@ def test_a_killed_workers_tasks_run_again_at_once(fleet: Harness) -> None:
 
     victim.kill()
 
-    fleet.wait(lambda: sum(e.crashes > 0 for e in fleet.effects("began")) == 2, 3, "both running again")
+    fleet.wait(lambda: sum(e.crashes > 0 for e in fleet.effects("began")) == 2, what="both running again")
     fleet.open_gate()
     counters = fleet.settle(32)
     assert counters["completed"] == 32
@@ -46,15 +48,12 @@ def test_a_fleet_that_died_as_a_whole_goes_on_with_the_next_worker(fleet: Harnes
 
 
 @pytest.mark.parametrize(
-    ("moved_on", "server"),
-    [(True, "embedded"), (False, "embedded"), (True, "redis")],
-    ids=["after the others", "before the others", "on Redis"],
-    indirect=["server"],
+    ("order", "topology"),
+    cases({"after the others": ("embedded", "rabbitmq"), "before the others": ("redis",)}),
+    indirect=["topology"],
 )
-def test_a_frozen_worker_is_replaced_and_can_change_nothing_when_it_comes_back(
-    server: RedisServer, fleets: Fleets, moved_on: bool
-) -> None:
-    fleet = fleets(emptied(server), heartbeat_ttl=2)
+def test_a_frozen_worker_is_replaced_and_can_change_nothing_when_it_comes_back(fleets: Fleets, order: str) -> None:
+    fleet = fleets(heartbeat_ttl=2)
     fleet.workers(2)
     failing = fleet.actors.gated.push(fleet.gate(), "fails").id
     tasks = [failing, fleet.actors.gated.push(fleet.gate()).id, fleet.actors.agated.push(fleet.gate()).id]
@@ -66,16 +65,16 @@ def test_a_frozen_worker_is_replaced_and_can_change_nothing_when_it_comes_back(
     frozen.signal(signal.SIGSTOP)
     for i in range(20):
         fleet.actors.quick.push(i)
-    fleet.wait(lambda: sum(e.crashes > 0 for e in fleet.effects("began")) == len(owned), 4, "the re-runs")
-    if moved_on:
+    fleet.wait(lambda: sum(e.crashes > 0 for e in fleet.effects("began")) == len(owned), what="the re-runs")
+    if order == "after the others":
         fleet.open_gate()
-        fleet.wait(lambda: _ended(fleet) == 23, 20, "the end of everything in the living worker")
+        fleet.wait(lambda: _ended(fleet) == 23, what="the end of everything in the living worker")
     frozen.signal(signal.SIGCONT)
     fleet.wait(lambda: before not in fleet.store.fleet.workers() and frozen.identity, what="its new identity")
     fleet.open_gate()
 
-    fleet.wait(lambda: _ended(fleet) == 23, 20, "every end")
-    fleet.wait(lambda: len(fleet.effects("ran")) + len(fleet.effects("cancelled")) >= 23 + len(owned), 20, "every run")
+    fleet.wait(lambda: _ended(fleet) == 23, what="every end")
+    fleet.wait(lambda: len(fleet.effects("ran")) + len(fleet.effects("cancelled")) >= 23 + len(owned), what="every run")
     counters = fleet.check(23)
     assert counters["failed"] == 1, fleet.report()
     assert counters["completed"] == 22
@@ -88,10 +87,14 @@ def test_a_frozen_worker_is_replaced_and_can_change_nothing_when_it_comes_back(
 ZOMBIE_POINTS = ("fetched", "claimed", "done", "committed", "before-fail", "failed", "hooks")
 
 
-@pytest.mark.parametrize(("point", "server"), [(point, "embedded") for point in ZOMBIE_POINTS], indirect=["server"])
-def test_a_worker_frozen_at(point: str, server: RedisServer, fleets: Fleets) -> None:
+@pytest.mark.parametrize(
+    ("point", "topology"),
+    cases({point: ("rabbitmq",) if point in ("fetched", "committed") else ("embedded",) for point in ZOMBIE_POINTS}),
+    indirect=["topology"],
+)
+def test_a_worker_frozen_at(point: str, fleets: Fleets) -> None:
     """What it was about to do when it froze changes nothing after others went on, and nothing runs twice for it."""
-    fleet = fleets(emptied(server), heartbeat_ttl=2)
+    fleet = fleets(heartbeat_ttl=2)
     frozen = fleet.worker(threads=2, failpoints=f"{point}=stop:{fleet.marker(point)}")
     frozen.wait_ready()
     scenario = Scenario(fleet)
@@ -100,6 +103,7 @@ def test_a_worker_frozen_at(point: str, server: RedisServer, fleets: Fleets) -> 
     before = next(iter(fleet.store.fleet.workers()))
     fleet.worker()
     scenario.settle()
+    fleet.wait(lambda: before not in fleet.store.fleet.workers(), what="its being declared dead")
 
     frozen.signal(signal.SIGCONT)
     fleet.wait(lambda: frozen.identity not in ("", before), what="its return under a new identity")
@@ -120,11 +124,10 @@ def _works_on(fleet: Harness, worker: Process, before: str) -> None:
             process.end()
     assert worker.identity not in ("", before)
     more = [fleet.actors.quick.push(i).id for i in range(5)]
-    fleet.wait(lambda: all(fleet.effects("ran", task) for task in more), 20, "work of the worker that came back")
+    fleet.wait(lambda: all(fleet.effects("ran", task) for task in more), what="work of the worker that came back")
     assert {e.pid for task in more for e in fleet.effects("ran", task)} == {worker.pid}
 
 
-@pytest.mark.parametrize("server", ["embedded"], indirect=True)
 def test_poison_is_dead_lettered_and_its_neighbours_complete(fleet: Harness) -> None:
     fleet.workers(2)
     running = [fleet.actors.gated.push(fleet.gate()).id for _ in range(3)]
@@ -175,4 +178,4 @@ def test_a_worker_that_is_stopped_hands_its_tasks_over(fleet: Harness) -> None:
     counters = fleet.settle(1)
     assert counters["handed_over"] == 1
     assert counters.get("crashes", 0) == counters.get("failed", 0) == 0
-    assert first.popen.wait(20) == 0
+    assert first.popen.wait(60) == 0

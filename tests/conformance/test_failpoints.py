@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import relier
+from tests.conformance.topologies import cases
 from tests.integration.harness import Harness
 from tests.integration.scenario import Scenario
 
@@ -41,15 +42,17 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
     assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *PUBLISH_POINTS, *BURY_POINTS, *HAND_OVER_POINTS}
 
 
-def _died_once(fleet: Harness, point: str) -> None:
-    assert fleet.marker(point).exists(), fleet.report()
+EMBEDDED, BOTH = ("embedded",), ("embedded", "rabbitmq")
 
 
-ON_EMBEDDED = [(point, "embedded") for point in (*RUN_POINTS, *ENQUEUE_POINTS, *PUBLISH_POINTS)]
-ON_REDIS = [(point, "redis") for point in ("fetched", "claimed", "committed", "failed", "published")]
-
-
-@pytest.mark.parametrize(("point", "server"), ON_EMBEDDED + ON_REDIS, indirect=["server"])
+@pytest.mark.parametrize(
+    ("point", "topology"),
+    cases(
+        dict.fromkeys((*RUN_POINTS, *ENQUEUE_POINTS, *PUBLISH_POINTS), BOTH)
+        | {"claimed": (*BOTH, "two-redises"), "committed": (*BOTH, "redis"), "failed": (*BOTH, "two-redises", "quorum")}
+    ),
+    indirect=["topology"],
+)
 def test_a_worker_killed_at(point: str, fleet: Harness) -> None:
     fleet.workers(2, failpoints=f"{point}=kill:{fleet.marker(point)}")
     scenario = Scenario(fleet)
@@ -60,7 +63,6 @@ def test_a_worker_killed_at(point: str, fleet: Harness) -> None:
     assert fleet.marker(point).exists(), fleet.report()
 
 
-@pytest.mark.parametrize("server", ["embedded"], indirect=True)
 def test_a_stopping_worker_killed_at_handed_over(fleet: Harness) -> None:
     first = fleet.worker(failpoints=f"handed-over=kill:{fleet.marker('handed-over')}")
     task = fleet.actors.notified.push(fleet.gate()).id
@@ -78,9 +80,9 @@ def test_a_stopping_worker_killed_at_handed_over(fleet: Harness) -> None:
 
 
 @pytest.mark.parametrize(
-    ("point", "server"),
-    [*((point, "embedded") for point in BURY_POINTS), ("buried-some", "redis")],
-    indirect=["server"],
+    ("point", "topology"),
+    cases({"before-declare": EMBEDDED, "declared": EMBEDDED, "buried-some": ("redis",), "buried": ("rabbitmq",)}),
+    indirect=["topology"],
 )
 def test_a_sweeping_worker_killed_at(point: str, fleet: Harness) -> None:
     fleet.workers(3, failpoints=f"{point}=kill:{fleet.marker(point)}")
@@ -88,9 +90,9 @@ def test_a_sweeping_worker_killed_at(point: str, fleet: Harness) -> None:
 
 
 @pytest.mark.parametrize(
-    ("point", "server"),
-    [*((point, "embedded") for point in (*BURY_POINTS, *PUBLISH_POINTS)), ("declared", "redis")],
-    indirect=["server"],
+    ("point", "topology"),
+    cases(dict.fromkeys(BURY_POINTS, EMBEDDED) | dict.fromkeys(PUBLISH_POINTS, ("rabbitmq",))),
+    indirect=["topology"],
 )
 def test_a_resurrector_killed_at(point: str, fleet: Harness) -> None:
     fleet.resurrector(failpoints=f"{point}=kill:{fleet.marker(point)}")

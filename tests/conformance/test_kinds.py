@@ -8,9 +8,11 @@ import time
 import pytest
 from dramatiq.results.errors import ResultFailure
 
+from tests.conformance.topologies import EVERYWHERE, where
 from tests.integration.harness import Harness
 
 
+@where(EVERYWHERE)
 def test_tasks_of_every_kind_complete_once(fleet: Harness) -> None:
     fleet.worker()
     actors = fleet.actors
