@@ -11,6 +11,7 @@ from dramatiq import Broker
 from dramatiq.errors import BrokerConnectionError
 
 from relier.brokers.adapters import adapter_of
+from relier.brokers.place import Place
 from relier.errors import RelierStartupError
 from relier.leases import WATCH
 from relier.preflight import Check, Finding
@@ -54,11 +55,28 @@ def _other_format(recorded: tuple[int, int], settings: Settings) -> str:
 
 
 def broker_check(broker: Broker) -> Check:
-    """Return the check of a broker of our own."""
+    """Return the check of the broker itself."""
 
     def check(_: redis.Redis, __: Settings) -> Iterable[Finding]:
-        inspect = getattr(broker, "inspect", None)
-        return inspect() if inspect is not None else ()
+        return adapter_of(broker).inspect()
+
+    return check
+
+
+def promises_check(store: Store, broker: Broker) -> Check:
+    """Return the check of what is weaker on this broker, and of workers that use another one."""
+
+    def check(_: redis.Redis, __: Settings) -> Iterator[Finding]:
+        adapter = adapter_of(broker)
+        place = adapter.place()
+        weaker = adapter.weaknesses()
+        if weaker:
+            yield Finding("ok", "broker", f"{place}: tasks are protected from their first claim on.")
+        for weakness in weaker:
+            yield Finding("warning", f"broker, {weakness.promise}", weakness.text, weakness.fix)
+        if misplaced := misplacement(store, place, "what this command knows"):
+            fix = "Name the module that sets the workers' broker in RELIER_ACTORS, or set their RELIER_BROKER_URL."
+            yield Finding("warning", "broker", misplaced, fix)
 
     return check
 
@@ -76,7 +94,7 @@ def fleet_checks(store: Store, broker: Broker, declared: Iterable[str] = ()) -> 
     def queues(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
         return _queues(store, broker, settings, wanted)
 
-    return (format_check(store), broker_check(broker), workers, resurrector, queues)
+    return (format_check(store), broker_check(broker), promises_check(store, broker), workers, resurrector, queues)
 
 
 def _workers(fleet: dict[str, dict[str, Any]]) -> Iterator[Finding]:
@@ -128,6 +146,23 @@ def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]
         )
     if not lonely:
         yield Finding("ok", "queues", "Every queue with tasks or known actors has a consumer.")
+
+
+#: What to do about a resurrector that is not where the workers are.
+SAME_BROKER = (
+    "Give it the module that sets the workers' broker (RELIER_ACTORS=module,… or rl run-resurrector module …), or the"
+    " workers' RELIER_BROKER_URL."
+)
+
+
+def misplacement(store: Store, place: Place, who: str = "this resurrector") -> str:
+    """Return what is wrong when workers live and none of them uses the broker at `place`; else ''."""
+    fleet = {worker: told for worker, told in store.fleet.workers().items() if told.get("role") != "resurrector"}
+    present = store.fleet.present(sorted(fleet))
+    elsewhere = [Place.of(told.get("broker")) for worker, told in fleet.items() if present.get(worker)]
+    if not elsewhere or any(place.matches(other) for other in elsewhere):
+        return ""
+    return f"The workers use another broker ({elsewhere[0]}) than {who} ({place})."
 
 
 def depths(broker: Broker, queues: Iterable[str]) -> dict[str, int]:

@@ -17,6 +17,9 @@ from typing import Any
 import dramatiq
 from dramatiq import Broker, Worker
 
+from relier.brokers.adapters import adapter_of
+from relier.errors import RelierStartupError
+from relier.fleet_checks import SAME_BROKER, misplacement
 from relier.installation import install, installation_of
 from relier.queues import RESURRECTOR_QUEUE
 from relier.settings import Settings
@@ -49,16 +52,20 @@ class Resurrector:
         self._worker = Worker(broker, queues={self.queue}, worker_threads=1)
 
     def run(self) -> None:
-        """Sweep until `stop` is called, from the calling thread's point of view."""
+        """Sweep until `stop` is called. Raises `RelierStartupError` when the workers turn out to use another broker."""
         self._worker.start()
-        self._tick.send()
-        while not self._stopped.wait(1.0):
+        self._send_tick()
+        misplaced = ""
+        while not misplaced and not self._stopped.wait(1.0):
             if time.monotonic() - self._ticked > TICK_LOST_AFTER:
                 logger.warning("The resurrector's tick was lost; sending another.")
-                self._ticked = time.monotonic()
-                self._tick.send()
+                self._send_tick()
+            misplaced = self._sweeper.misplaced if self._sweeper is not None else ""
+        self._stopped.set()
         self._worker.stop()
-        self.broker.flush(self.queue)
+        self._leave()
+        if misplaced:
+            raise RelierStartupError(f"{misplaced} Refusing to go on. {SAME_BROKER}")
 
     def stop(self) -> None:
         """End after the current sweep."""
@@ -72,14 +79,33 @@ class Resurrector:
             self._sweeper = Sweeper(process, dedicated=True)
         self._ticked = time.monotonic()
         sweep_until(self._sweeper, process.settings.resurrection_check_interval, self._stopped, LOOP)
-        self._ticked = time.monotonic()
         if not self._stopped.is_set():
+            self._send_tick()
+
+    def _send_tick(self) -> None:
+        """Send the next tick; while the broker is away `run` tries again."""
+        try:
             self._tick.send()
+            self._ticked = time.monotonic()
+        except Exception as error:
+            self._ticked = time.monotonic() - TICK_LOST_AFTER
+            logger.warning("The resurrector's tick cannot be sent.", extra={"error": type(error).__name__})
+
+    def _leave(self) -> None:
+        try:
+            adapter_of(self.broker).drop_queue(self.queue)
+        except Exception as error:
+            logger.debug("The resurrector's queue stays.", extra={"queue": self.queue, "error": type(error).__name__})
 
 
 def run_resurrector(broker: Broker, settings: Settings) -> None:
-    """Run a resurrector in this process until SIGTERM or SIGINT."""
+    """Run a resurrector in this process until SIGTERM or SIGINT.
+
+    Raises `RelierStartupError` when the workers use another broker.
+    """
     resurrector = Resurrector(install(broker, settings))
+    if misplaced := misplacement(resurrector.installation.store, adapter_of(broker).place()):
+        raise RelierStartupError(f"{misplaced} Refusing to start. {SAME_BROKER}")
 
     def end(signum: int, frame: FrameType | None) -> None:
         resurrector.stop()

@@ -14,7 +14,9 @@ from dramatiq.errors import BrokerConnectionError
 
 from relier import failpoints
 from relier.brokers.lanes import Lanes
+from relier.brokers.place import Place
 from relier.endurance import endless
+from relier.fleet_checks import misplacement
 from relier.leases import Leases
 from relier.process import WorkerProcess
 from relier.publisher import Publisher
@@ -58,7 +60,10 @@ class Sweeper:
         self.publisher = Publisher(process.store, self.lanes, settings)
         self._absent: set[str] = set()
         self.leases = Leases(process.store, lambda: process.identity, dedicated, lambda w: w in self._absent)
+        #: Why a resurrector is of no use here; '' while it is.
+        self.misplaced = ""
         self._consumed: set[str] = set()
+        self._doubt = ""
         self._fleet: set[str] = set()
         self._fleet_read = 0.0
         self._strays_read = time.monotonic()
@@ -134,7 +139,15 @@ class Sweeper:
     def _read_fleet(self) -> None:
         fleet = self.store.fleet.workers()
         self._fleet, self._fleet_read = set(fleet), time.monotonic()
-        self._consumed = {queue for told in fleet.values() for queue in told.get("queues", ())}
+        self._consumed = {
+            queue
+            for told in fleet.values()
+            if self.process.place.matches(Place.of(told.get("broker")))
+            for queue in told.get("queues", ())
+        }
+        if self.leases.dedicated:
+            doubt, self._doubt = self._doubt, misplacement(self.store, self.process.place)
+            self.misplaced = self._doubt if doubt else ""  # Seen twice: some may just be coming or going.
 
     def _return_strays(self) -> None:
         """Return unacknowledged messages of broker ids that no worker and no obligation names, seen so twice."""

@@ -83,7 +83,7 @@ def groups_of_blocks() -> list[Any]:
     groups = []
     for page in PAGES:
         found = blocks(page, "python")
-        if shared := [block for block in found if block.mark != "own process"]:
+        if shared := [block for block in found if not block.mark]:
             groups.append(pytest.param(shared, id=page.name))
         groups += [pytest.param([block], id=str(block)) for block in found if block.mark == "own process"]
     return groups
@@ -104,6 +104,23 @@ def test_python_code_runs(group: list[Block], tmp_path: Path, private_server: Pr
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_the_documented_unit_tests_pass_without_a_redis(tmp_path: Path) -> None:
+    marked = {block.mark: block.code for block in blocks(ROOT / "docs" / "guide.md", "python")}
+    (tmp_path / "conftest.py").write_text(marked["conftest"], encoding="utf-8")
+    (tmp_path / "test_documented.py").write_text(marked["test module"], encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:valkey", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env=environment(tmp_path / "state"),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert "2 passed" in result.stdout
 
 
 # -- commands -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from relier.brokers.own import OwnBroker
 from relier.brokers.place import Place
 from relier.brokers.stock import RabbitmqAdapter, RedisAdapter
 from relier.brokers.stub import StubAdapter
+from relier.preflight import Finding
 
 if TYPE_CHECKING:
     from relier.installation import Installation
@@ -53,6 +54,9 @@ class OwnAdapter(Adapter):
 
     def protect(self, installation: Installation) -> None:
         """Nothing to do: it stamps, and its consumer keeps."""
+
+    def begin_work(self) -> None:
+        self.broker.mark_place()
 
     def enqueue_many(self, messages: Sequence[Message[Any]]) -> list[Message[Any]]:
         if any("delay" in message.options for message in messages):
@@ -97,6 +101,10 @@ class OwnAdapter(Adapter):
 
     def place(self) -> Place:
         found: Place = self.broker.place()
+        return found
+
+    def inspect(self) -> Iterable[Finding]:
+        found: Iterable[Finding] = self.broker.inspect()
         return found
 
     def weaknesses(self) -> list[Weakness]:

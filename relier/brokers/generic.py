@@ -17,6 +17,7 @@ from dramatiq.errors import QueueNotFound
 from relier.brokers.guard import GuardedConsumer
 from relier.brokers.place import Place
 from relier.envelope import keeping_stamps, stamp_of
+from relier.preflight import Finding
 from relier.sending import prepared
 from relier.settings import Settings
 
@@ -170,6 +171,10 @@ class Adapter:
         """Tell which broker this is. Never raises; may connect."""
         kind = type(self.broker)
         return Place(f"{kind.__module__}.{kind.__qualname__}")
+
+    def inspect(self) -> Iterable[Finding]:
+        """Look at the broker before work begins; never raises for what is found, and changes nothing."""
+        return ()
 
     def weaknesses(self) -> list[Weakness]:
         """Return the promises that are weaker on this broker."""

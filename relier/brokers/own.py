@@ -100,7 +100,10 @@ class OwnBroker(Broker, ABC):
 
     @abstractmethod
     def place(self) -> Place:
-        """Tell which broker this is. Never raises; may connect."""
+        """Tell which broker this is. Never raises, changes nothing, may connect."""
+
+    def mark_place(self) -> None:
+        """Give the broker a name by which `place` knows it under every address, where it has none of its own."""
 
     @abstractmethod
     def do_qsize(self, queue_name: str) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 from redis.sentinel import SentinelConnectionPool
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,23 @@ def redis_place(client: Any, namespace: str) -> Place:
     else:
         where = f"redis://{found[1]}:{found[2]}"
     try:
-        server = str(client.info("server")["run_id"]) + tail
-    except (redis.RedisError, OSError, KeyError):
+        name = client.get(f"{namespace}:{_MARK}")
+        server = name.decode() if isinstance(name, bytes) else str(name or "")
+    except (redis.RedisError, OSError):
         server = ""
     return Place("redis", where + tail, server)
+
+
+#: Key in a broker's namespace: its name for itself, whatever address leads to it. Outlives restarts and failovers.
+_MARK = "__relier_place__"
+
+
+def mark_redis(client: redis.Redis, namespace: str) -> None:
+    """Give the messages in a Redis a name, unless they have one."""
+    try:
+        client.set(f"{namespace}:{_MARK}", secrets.token_hex(16), nx=True)
+    except (redis.RedisError, OSError):
+        logger.debug("The broker cannot be marked.")
 
 
 def rabbitmq_place(parameters: Any, cluster: str, prefix: str = "") -> Place:

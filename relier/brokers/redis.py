@@ -17,7 +17,7 @@ from dramatiq.common import dq_name, q_name
 from dramatiq.middleware import Middleware
 
 from relier.brokers.own import OwnBroker
-from relier.brokers.place import Place, redis_place
+from relier.brokers.place import Place, mark_redis, redis_place
 from relier.brokers.redis_consumer import RedisConsumer
 from relier.preflight import Finding, inspect_redis
 from relier.settings import Settings, get_settings
@@ -252,6 +252,9 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def place(self) -> Place:
         return redis_place(self.connection, self.namespace)
+
+    def mark_place(self) -> None:
+        mark_redis(self.connection, self.namespace)
 
     # -- Dramatiq's own commands --------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from dramatiq.common import dq_name, xq_name
 
 from relier.brokers.generic import BACKLOG, LATE_COPIES, SPREAD, Adapter, Weakness
 from relier.brokers.guard import GuardedConsumer
-from relier.brokers.place import Place, address, cluster_of, rabbitmq_place, redis_place
+from relier.brokers.place import Place, address, cluster_of, mark_redis, rabbitmq_place, redis_place
 
 if TYPE_CHECKING:
     from relier.installation import Installation
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 class RedisAdapter(Adapter):
     """Dramatiq's `RedisBroker`."""
+
+    def begin_work(self) -> None:
+        mark_redis(self.broker.client, self.broker.namespace)
 
     def put_back(self, consumer: Consumer, message: Any) -> None:
         consumer.requeue([message])

@@ -183,8 +183,8 @@ class Harness:
         ours = {f"RELIER_{name.upper()}": str(value) for name, value in {**self.options, **options}.items()}
         return {
             **os.environ,
-            **ours,
             "RELIER_ACTORS": self.actor_module,
+            **ours,
             "RELIER_FAILPOINTS": failpoints,
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             EFFECTS_VARIABLE: str(self.effects_path),

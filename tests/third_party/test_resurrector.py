@@ -1,0 +1,68 @@
+"""A resurrector uses the workers' broker, or refuses to run."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.third_party.conftest import ForeignFleet
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+
+WRONG = re.compile(
+    r"The workers use another broker \(tests\.third_party\.sqlite_broker\.SqliteBroker\) than this resurrector"
+    r" \(redis at unix://\S+ dramatiq\)\. Refusing to (start|go on)\. Give it the module"
+)
+
+
+def _has_lease(fleet: ForeignFleet) -> bool:
+    return any(lease.startswith("r|") for lease in fleet.store.fleet.leases().values())
+
+
+@pytest.mark.parametrize("kind", ["plain-rabbitmq", "sqlite"])
+def test_a_resurrector_gets_the_broker_from_the_workers_module(foreign_fleet: ForeignFleet) -> None:
+    fleet = foreign_fleet
+    resurrector = fleet.resurrector()
+    fleet.workers(2)
+    fleet.wait(lambda: _has_lease(fleet), 30, "the resurrector's lease")
+    victim = fleet.busy_worker(tasks=2)
+    owned = sum(effect.pid == victim.pid for effect in fleet.effects("began"))
+
+    victim.kill()
+
+    fleet.wait(lambda: sum(e.crashes > 0 for e in fleet.effects("began")) == owned, 30, "all running again")
+    fleet.open_gate()
+    counters = fleet.settle(2)
+    assert counters["completed"] == 2
+    assert _has_lease(fleet)
+    assert resurrector.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_resurrector_without_the_workers_broker_refuses_to_start(foreign_fleet: ForeignFleet) -> None:
+    foreign_fleet.worker().wait_ready()
+
+    resurrector = foreign_fleet.resurrector(actors="")
+
+    foreign_fleet.wait(lambda: resurrector.is_over, 30, "its refusal")
+    assert resurrector.popen.returncode == 1
+    found = WRONG.search(resurrector.text())
+    assert found and found[1] == "start", resurrector.text()
+    assert "Traceback" not in resurrector.text()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_resurrector_that_started_first_leaves_to_workers_of_another_broker(foreign_fleet: ForeignFleet) -> None:
+    fleet = foreign_fleet
+    resurrector = fleet.resurrector(actors="")
+    fleet.wait(lambda: _has_lease(fleet), 30, "the resurrector's lease")
+    fleet.workers(2)
+
+    fleet.wait(lambda: resurrector.is_over, 60, "its end")
+
+    assert resurrector.popen.returncode == 1
+    found = WRONG.search(resurrector.text())
+    assert found and found[1] == "go on", resurrector.text()
+    fleet.actors.flaky.push(2)
+    assert fleet.settle(1)["completed"] == 1
