@@ -2,22 +2,29 @@
 # Set PYTHON to choose the interpreter, e.g. make test PYTHON=python3.12
 
 PYTHON ?=
+# Tests wait more than they compute: three processes keep two cores busy. JOBS=0 runs them in one, for a debugger.
+JOBS ?= 3
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-slow lint bench clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST))
 
 demo: $(STAMPS)/demo  ## kill workers under real work and see every task accounted for
 	@$(BIN)/rl demo
 
 test: $(STAMPS)/dev  ## run the tests (installs the servers they need where it may)
 	@scripts/provide-servers $(BIN)/python
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-slow: $(STAMPS)/dev  ## run the slow tests: long proofs, every promise on every topology
+	@scripts/provide-servers $(BIN)/python
+	@$(PYTEST) -m slow $(ARGS)
 
 lint: $(STAMPS)/dev  ## check style and types
 	@failed=0; \

@@ -18,40 +18,26 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 import redis
 
 from relier.settings import Settings, reset_settings
 from tests import sources
+from tests.account import Account
 from tests.servers import RabbitmqServer, RedisServer, Server
 
-#: Why a kind of server could not be had, and the tests that were skipped for it.
-_missing = pytest.StashKey[dict[str, str]]()
-_skipped = pytest.StashKey[dict[str, set[str]]]()
-_used = pytest.StashKey[dict[str, str]]()
-
-REQUIRE_VARIABLE = "RELIER_TEST_REQUIRE"
+_account = pytest.StashKey[Account]()
 
 PrivateServers = Callable[..., RedisServer]
 PrivateRabbitmqs = Callable[..., RabbitmqServer]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_missing] = {kind: sources.MISSING[kind] for kind in sources.KINDS if not sources.sources(kind)}
-    config.stash[_skipped] = {}
-    config.stash[_used] = {}
-    config.stash[_required] = _names(os.environ.get(REQUIRE_VARIABLE, ""))
+    config.stash[_account] = Account.open()
     for name in [name for name in os.environ if name.startswith("RELIER_") and not name.startswith("RELIER_TEST_")]:
         del os.environ[name]  # the user's own settings must not reach tests, nor the processes they start
-
-
-_required = pytest.StashKey[list[str]]()
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -64,34 +50,26 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def skip(request: pytest.FixtureRequest, error: sources.Unavailable) -> NoReturn:
     """Skip a test for want of a server, and see to it that this is told at the end."""
-    request.config.stash[_missing][error.kind] = error.reason
-    request.config.stash[_skipped].setdefault(error.kind, set()).add(request.node.nodeid)
-    pytest.skip(f"NOT RUN, {error}")
-
-
-def _failures(config: pytest.Config) -> list[str]:
-    missing = config.stash[_missing]
-    unknown = [f"{name}: no such backend" for name in config.stash[_required] if name not in sources.KINDS]
-    return unknown + [f"{name}: {missing[name]}" for name in config.stash[_required] if name in missing]
+    request.config.stash[_account].skip(request.node.nodeid, error)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and _failures(session.config):
+    account = session.config.stash[_account]
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["account"] = account.told()
+    elif exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and account.failures():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the account of a worker of pytest-xdist; one that crashed has told nothing."""
+    if told := getattr(node, "workeroutput", {}).get("account"):
+        node.config.stash[_account].absorb(told)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for kind, description in config.stash[_used].items():
-        terminalreporter.write_line(f"{kind} tests ran on {description}")
-    missing = config.stash[_missing]
-    if not missing and not _failures(config):
-        return
-    terminalreporter.section("NOT RUN", sep="!", red=True, bold=True)
-    for kind, reason in missing.items():
-        count = len(config.stash[_skipped].get(kind, ()))
-        terminalreporter.write_line(f"{kind}: {reason} ({count} tests or groups skipped)", red=True)
-    for failure in _failures(config):
-        terminalreporter.write_line(f"FAILED: {REQUIRE_VARIABLE} asks for {failure}", red=True, bold=True)
+    config.stash[_account].report(terminalreporter)
 
 
 class SharedServers:
@@ -101,7 +79,7 @@ class SharedServers:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        self._used = config.stash[_used]
+        self._used = config.stash[_account].used
         self._started: dict[str, Server | sources.Unavailable] = {}
 
     def store(self, kind: str) -> RedisServer:

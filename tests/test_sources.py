@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).parent.parent
 
 
-def run_pytest_without_redis(**environment: str) -> subprocess.CompletedProcess[str]:
+def run_pytest_without_redis(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RELIER_")}
     clean.update(PATH="", DOCKER_HOST="unix:///nonexistent", **environment)
     command = [
@@ -32,6 +32,7 @@ def run_pytest_without_redis(**environment: str) -> subprocess.CompletedProcess[
         "tests/test_servers.py",
         "-k",
         "start_of_a_test",
+        *arguments,
     ]
     return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=60, check=False)
 
@@ -44,9 +45,11 @@ def test_a_missing_server_is_named_loudly() -> None:
     assert "redis: no RELIER_TEST_REDIS_URL, no Docker engine, no redis-server >= 7 on PATH" in result.stdout
 
 
-def test_a_missing_server_that_is_required_fails_the_run() -> None:
-    result = run_pytest_without_redis(RELIER_TEST_REQUIRE="embedded,redis")
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_missing_server_that_is_required_fails_the_run(processes: str) -> None:
+    result = run_pytest_without_redis("-n", processes, RELIER_TEST_REQUIRE="embedded,redis")
     assert result.returncode == 1, result.stdout
+    assert "(1 skipped)" in result.stdout
     assert "FAILED: RELIER_TEST_REQUIRE asks for redis" in result.stdout
 
 
