@@ -200,6 +200,8 @@ class Proxy:
         self._connections.add(connection)
         try:
             await asyncio.gather(connection.pump(reader, TO_SERVER), connection.pump(from_server, TO_CLIENT))
+        except asyncio.CancelledError:  # The proxy is closed; asyncio would complain about a task that says so.
+            pass
         finally:
             self._connections.discard(connection)
             for end in connection.ends.values():

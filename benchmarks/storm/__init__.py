@@ -1,0 +1,1 @@
+"""Random faults under load; see `python -m benchmarks.storm --help`."""
