@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint bench storm clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ lint: $(STAMPS)/dev  ## check style and types
 
 bench: $(STAMPS)/dev  ## measure against plain Dramatiq
 	@$(BIN)/rl bench $(ARGS)
+
+storm: $(STAMPS)/dev  ## ten minutes of random faults (SECONDS=600 SEED=… BROKER=redis|two-redises|rabbitmq)
+	@$(BIN)/python -m benchmarks.storm $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(BROKER),--broker $(BROKER))
 
 clean:  ## remove the local environment and every cache
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

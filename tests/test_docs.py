@@ -161,7 +161,9 @@ def problem_of(command: str) -> str:
     if words[:1] in (["python"], [".ci/run"]):
         scripts = [word for word in words if word.endswith(".py") and "/" in word]
         scripts += [word.replace(".", "/") + ".py" for word in words if word.startswith("benchmarks.")]
-        return "" if all((ROOT / word).exists() for word in scripts) else "no such file"
+        packages = [word.removesuffix(".py") + "/__main__.py" for word in scripts]
+        found = ((ROOT / a).exists() or (ROOT / b).exists() for a, b in zip(scripts, packages, strict=True))
+        return "" if all(found) else "no such file"
     if words[:1] != ["rl"] or words[1:] == ["--version"]:
         return ""
     name = next((" ".join(words[:n]) for n in (3, 2) if " ".join(words[:n]) in known_commands()), "")

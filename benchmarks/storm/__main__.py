@@ -19,13 +19,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.storm.account import findings
 from benchmarks.storm.load import Load
 from benchmarks.storm.plan import kinds, plan
 from benchmarks.storm.weather import Weather
 from tests import sources
+from tests.conformance.topologies import RabbitmqFleet
 from tests.integration.harness import Harness
 
 BROKERS = ("redis", "two-redises", "rabbitmq")
@@ -56,30 +61,19 @@ def main() -> None:
 def storm(seed: int, seconds: float, broker_kind: str, rate: float, fsync: str, folder: Path) -> list[str]:
     """Run one storm; returns what is wrong."""
     folder.mkdir(parents=True, exist_ok=True)
-    apart = broker_kind != "redis"
-    store = sources.start("redis", {"appendfsync": fsync}, private=True)
-    broker, options = store, {}
-    try:
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(sources.start("redis", {"appendfsync": fsync}, private=True)))
+        broker: Any = store
+        make: Callable[..., Harness] = Harness
         if broker_kind == "two-redises":
-            broker = sources.start("redis", {"appendfsync": fsync}, private=True)
-            options = {"broker_url": broker.url}
+            broker = stack.enter_context(closing(sources.start("redis", {"appendfsync": fsync}, private=True)))
+            make = partial(Harness, broker_url=broker.url)
         elif broker_kind == "rabbitmq":
-            broker = sources.start_rabbitmq(private=True)
-            url = broker.new_vhost()
-            options = {
-                "broker_url": url,
-                "held": lambda: sum(queue.ready + queue.unacked for queue in broker.queues(url).values()),
-            }
-        fleet = Harness(store, folder, **SETTINGS, **options)
-        weather = Weather(fleet, store, broker)
-        try:
-            return _storm(fleet, weather, seed, seconds, rate, apart)
-        finally:
-            weather.close()
-            fleet.close()
-    finally:
-        store.close()
-        broker.close()
+            broker = stack.enter_context(closing(sources.start_rabbitmq(private=True)))
+            make = partial(RabbitmqFleet, rabbitmq=broker, broker_url=broker.new_vhost())
+        fleet = stack.enter_context(closing(make(store, folder, **SETTINGS)))
+        weather = stack.enter_context(closing(Weather(fleet, store, broker)))
+        return _storm(fleet, weather, seed, seconds, rate, broker is not store)
 
 
 def _storm(fleet: Harness, weather: Weather, seed: int, seconds: float, rate: float, apart: bool) -> list[str]:

@@ -36,7 +36,7 @@ class Load(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        kinds = (self._plain, self._plain, self._plain, self._flaky, self._late, self._long, self._piped, self._called)
+        kinds = (self._plain, self._plain, self._flaky, self._late, self._long, self._long, self._piped, self._called)
         while not self._over.wait(self._pause):
             try:
                 self._chance.choice(kinds)()
@@ -60,7 +60,7 @@ class Load(threading.Thread):
 
     def _long(self) -> None:
         actors = self.fleet.actors
-        self.sent.append(self._chance.choice([actors.short, actors.ashort]).push(self._chance.random() / 2).id)
+        self.sent.append(self._chance.choice([actors.short, actors.ashort]).push(self._chance.random()).id)
 
     def _piped(self) -> None:
         actors, broker = self.fleet.actors, self.fleet.broker
