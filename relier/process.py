@@ -230,11 +230,11 @@ class WorkerProcess:
                 next_beat = now + self._beat_every
                 for chore in self.chores:
                     chore()
-                server_time = self._beat()
+                heard = self._beat()
                 self._in_touch()
-                if server_time and (now >= next_reconcile or session != self.control.session):
+                if heard and (now >= next_reconcile or session != self.control.session):
                     next_reconcile, session = now + RECONCILE_INTERVAL, self.control.session
-                    self._reconcile(server_time)
+                    self._reconcile()
             except _AWAY as error:
                 logger.debug("A beat failed.", extra={"error": type(error).__name__})
                 next_reconcile = 0.0
@@ -255,18 +255,18 @@ class WorkerProcess:
             logger.warning("The store is out of reach: what was not started goes back to its queues.")
             self._withdrawn = True
 
-    def _beat(self) -> int:
-        """Beat once; returns the server's time, or 0 when the answer makes a comparison pointless."""
+    def _beat(self) -> bool:
+        """Beat once; returns False when the answer makes a comparison pointless."""
         identity = self.identity
-        answer, server_time = self.store.fleet.beat(identity)
+        answer = self.store.fleet.beat(identity)
         if answer == "gone":
             self.refence(identity)
-            return 0
+            return False
         if answer == "unknown":
             self._register()
         if self.pulse is not None:
             self.pulse.tend(identity)
-        return server_time
+        return True
 
     def _settle(self) -> None:
         settled = self.runs.unsettled()
@@ -275,8 +275,9 @@ class WorkerProcess:
             self.store.tasks.settle(batch)
             self.runs.sent(batch)
 
-    def _reconcile(self, snapshot_time: int) -> None:
-        found = self.store.tasks.reconcile(self.identity, snapshot_time, self.runs.snapshot())
+    def _reconcile(self) -> None:
+        number = self.store.tasks.begin_snapshot()
+        found = self.store.tasks.reconcile(self.identity, number, self.runs.snapshot())
         if found.released:
             logger.warning("Released runs that this worker does not run.", extra={"count": len(found.released)})
         for task_id in found.lost:

@@ -61,10 +61,10 @@ class Fleet:
         """Make a worker known. False: this identity was declared dead."""
         return bool(self._run("register", worker, json.dumps(told)) == b"ok")
 
-    def beat(self, worker: str) -> tuple[str, int]:
-        """Beat once; returns ok, gone or unknown, and the server's time in µs."""
-        reply = self._run("beat", worker)
-        return reply[0].decode(), int(reply[1])
+    def beat(self, worker: str) -> str:
+        """Beat once; returns ok, gone or unknown."""
+        answer: bytes = self._run("beat", worker)
+        return answer.decode()
 
     def pulse(self, worker: str) -> tuple[Script, tuple[Argument, ...]]:
         """Return the script of one pulse and what follows it in the command: a worker's child process sends it."""

@@ -10,8 +10,10 @@ SHARDS = 64
 #: Version of the format of keys and records. Recorded with the number of shards.
 FORMAT = 1
 
-_SHARD_KEYS = ("rec", "due", "meta", "dead", "ev", "dlq")
+_SHARD_KEYS = ("rec", "due", "meta", "dead", "ev", "dlq", "end")
 _FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about", "pulses")
+#: Fields of a shard's `meta` that are no counters.
+CLOCKS = frozenset({b"floor", b"age", b"seen", b"skew"})
 
 
 def shard_of(key: str) -> int:

@@ -58,6 +58,27 @@ class Record:
         return self.outcome or "unknown"
 
 
+def remembered(task_id: str) -> Record:
+    """Return what is known of a task that completed at its first try and of which only the id is kept."""
+    times: dict[str, Any] = dict.fromkeys(("granted_at", "created_at", "due_at"), 0.0)
+    numbers: dict[str, Any] = dict.fromkeys(("fence", "attempt", "crashes", "max_resurrections", "published"), 0)
+    texts: dict[str, Any] = dict.fromkeys(("owner", "queue", "actor", "reason", "fingerprint"), "")
+    return Record(
+        task_id,
+        "e",
+        outcome="completed",
+        sticky=True,
+        suspect=False,
+        payload_version=1,
+        result=b"",
+        body=b"",
+        runs=(),
+        **times,
+        **numbers,
+        **texts,
+    )
+
+
 def _seconds(micros: Any) -> float:
     return float(micros or 0) / 1e6
 
@@ -70,6 +91,8 @@ def parse_record(task_id: str, reply: Sequence[Any]) -> Record | None:
     """Turn the reply of `inspect.lua` for one id into a record; None when there is none."""
     if not reply:
         return None
+    if len(reply) == 1:
+        return remembered(task_id)
     runs = tuple(Run(_text(r[0]), _seconds(r[1]), _seconds(r[2]), _text(r[3]), _text(r[4])) for r in reply[20])
     return Record(
         task_id=task_id,

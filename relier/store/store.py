@@ -13,7 +13,7 @@ from relier.store.client import connect, revive_embedded
 from relier.store.connection import ScriptRunner
 from relier.store.durability import Custody, Durability
 from relier.store.fleet import Fleet
-from relier.store.keys import SHARDS, Keys, shard_of
+from relier.store.keys import CLOCKS, SHARDS, Keys, shard_of
 from relier.store.records import Record, parse_record
 from relier.store.scripts import load_all, script
 from relier.store.tasks import Tasks
@@ -54,7 +54,7 @@ class Store:
         for where, ids in by_shard.items():
             for i in range(0, len(ids), 100):
                 batch = ids[i : i + 100]
-                replies = self.runner.run(script("inspect"), self.keys.shard(where, ""), ("", *batch))
+                replies = self.runner.run(script("inspect"), self.keys.shard(where, ""), (self.tasks.now(), *batch))
                 parsed = (parse_record(t, reply) for t, reply in zip(batch, replies, strict=True))
                 found.update((record.task_id, record) for record in parsed if record)
         return found
@@ -63,8 +63,9 @@ class Store:
         """Return a task's record; looks in every shard when it is not where its id says."""
         found = self.records([task_id])
         for shard in range(SHARDS) if not found else ():
-            if self.client.hexists(self.keys.shard(shard, "")[0], task_id):
-                return self.records([task_id], shard).get(task_id)
+            found = self.records([task_id], shard)
+            if found:
+                break
         return found.get(task_id)
 
     def status(self, task_id: str) -> str | None:
@@ -73,7 +74,7 @@ class Store:
         return record.status if record else None
 
     def scan(self) -> Iterator[Record]:
-        """Iterate over every record, shard by shard, without blocking the server."""
+        """Iterate over every record, shard by shard, without blocking the server. Bare remembered ids are left out."""
         for shard in range(SHARDS):
             ids = (field.decode() for field, _ in self.client.hscan_iter(self.keys.shard(shard, "")[0], count=200))
             batch: list[str] = []
@@ -104,23 +105,25 @@ class Store:
         total: dict[str, int] = {}
         for page in pipe.execute():
             for field, value in page.items():
-                if field != b"floor":
+                if field not in CLOCKS:
                     total[field.decode()] = total.get(field.decode(), 0) + int(value)
         return total
 
     def live(self) -> dict[str, int]:
-        """Return how many records there are, how many are due or remembered, and how many are dead letters."""
+        """Return how many records there are, how many are due, are remembered, and are dead letters."""
         pipe = self.client.pipeline(transaction=False)
         for shard in range(SHARDS):
             keys = self.keys.shard(shard, "")
             pipe.hlen(keys[0])
             pipe.zcard(keys[1])
             pipe.zcard(keys[5])
+            pipe.zcard(keys[6])
         replies = pipe.execute()
         return {
-            "records": sum(replies[0::3]),
-            "due": sum(replies[1::3]),
-            "dead_letters": sum(replies[2::3]),
+            "records": sum(replies[0::4]),
+            "due": sum(replies[1::4]),
+            "dead_letters": sum(replies[2::4]),
+            "remembered": sum(replies[3::4]),
         }
 
     def events(self, limit: int = 100) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from relier.store.keys import SHARDS, shard_of
+from relier.store.keys import CLOCKS, SHARDS, shard_of
 from relier.store.scripts import script
 from relier.store.store import Store
 
@@ -97,8 +97,11 @@ class Survey:
         return int(seconds) + int(micros) / 1e6
 
     def shard(self, shard: int) -> dict[str, Summary]:
-        """Return every record of a shard, by task id; without blocking the server, so not of one moment."""
-        found: dict[str, Summary] = {}
+        """Return every record of a shard, by task id; without blocking the server, so not of one moment.
+
+        Ended tasks of which only the id is kept are among them.
+        """
+        found = {task_id: Summary(task_id, shard, "e", "completed") for task_id in self._remembered(shard)}
         cursor: Any = "0"
         while True:
             cursor, page = self._runner.run(script("page"), self._store.keys.shard(shard, ""), ("", cursor, PAGE))
@@ -107,6 +110,15 @@ class Survey:
                 found[summary.task_id] = summary
             if cursor in (b"0", "0"):
                 return found
+
+    def _remembered(self, shard: int) -> Iterator[str]:
+        cursor: Any = "0"
+        while True:
+            key = self._store.keys.shard(shard, "")[6]
+            cursor, flat = self._runner.command("ZSCAN", key, cursor, "COUNT", PAGE)
+            yield from map(_text, flat[::2])
+            if cursor in (b"0", "0"):
+                return
 
     def all(self) -> Iterator[Summary]:
         """Iterate over every record, shard by shard."""
@@ -117,7 +129,7 @@ class Survey:
         """Return the counters of one shard."""
         flat = self._runner.command("HGETALL", self._store.keys.shard(shard, "")[2])
         pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-        return {_text(name): int(value) for name, value in pairs if name != b"floor"}
+        return {_text(name): int(value) for name, value in pairs if name not in CLOCKS}
 
     def dead_letters(self, shard: int) -> int:
         """Return how many dead letters the shard's DLQ has."""
@@ -127,7 +139,8 @@ class Survey:
         """Return the shard that has a task's record."""
         expected = shard_of(task_id)
         for shard in (expected, *(s for s in range(SHARDS) if s != expected)):
-            if self._runner.command("HEXISTS", self._store.keys.shard(shard, "")[0], task_id):
+            keys = self._store.keys.shard(shard, "")
+            if self._runner.command("HEXISTS", keys[0], task_id) or self._runner.command("ZSCORE", keys[6], task_id):
                 return shard
         return None
 
@@ -152,7 +165,7 @@ class Survey:
         pipe = self._store.client.pipeline(transaction=False)
         for worker in names:
             for shard in range(SHARDS):
-                pipe.zcard(self._store.keys.shard(shard, worker)[6])
+                pipe.zcard(self._store.keys.shard(shard, worker)[-1])
         counts = pipe.execute() if names else []
         return {worker: sum(counts[i * SHARDS : (i + 1) * SHARDS]) for i, worker in enumerate(names)}
 

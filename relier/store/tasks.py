@@ -20,6 +20,7 @@ from relier.store.verdicts import (
     Suspicion,
     Verdict,
 )
+from relier.store.watched import Watched
 
 #: Most ids that one script takes; longer lists are sent in pieces.
 BATCH = 100
@@ -58,12 +59,16 @@ class Tasks:
         self._keep = _micros(retention)
         #: Overrides the server's clock in tests: microseconds since the epoch.
         self.clock: int | None = None
+        self.watched = Watched()
+        #: How many snapshots this process has begun to take of its runs (R8).
+        self.snapshots = 0
 
-    def _now(self) -> Argument:
+    def now(self) -> Argument:
+        """Return what scripts take for the time: '' for the server's clock."""
         return "" if self.clock is None else self.clock
 
     def _run(self, name: str, shard: int, worker: str, *args: Argument) -> Any:
-        return self._runner.run_shared(script(name), self._keys.shard(shard, worker), (self._now(), *args))
+        return self._runner.run_shared(script(name), self._keys.shard(shard, worker), (self.now(), *args))
 
     # -- a worker's calls ---------------------------------------------------------------------------------------
 
@@ -94,6 +99,7 @@ class Tasks:
             sending.payload_version,
             sending.body,
             self._keep,
+            self.snapshots,
             *self._triples(settled),
         )
         verdict = Verdict(_decode(reply[0]))
@@ -169,6 +175,7 @@ class Tasks:
             sending.queue,
             sending.actor,
             sending.payload_version,
+            self.snapshots,
             sending.body,
         )
         return _decode(reply) == "adopted"
@@ -182,7 +189,7 @@ class Tasks:
             (
                 script("settle"),
                 self._keys.shard(shard, ""),
-                (self._now(), self._keep, *self._triples(items[i : i + BATCH])),
+                (self.now(), self._keep, *self._triples(items[i : i + BATCH])),
             )
             for shard, items in by_shard.items()
             for i in range(0, len(items), BATCH)
@@ -195,17 +202,25 @@ class Tasks:
         now = self._runner.generation
         return [part for s in settled for part in (s.task_id, s.fence, _flag(s.confirmed and s.generation == now))]
 
+    def begin_snapshot(self) -> int:
+        """Return the number of a snapshot of this process's runs, which is to be taken after this call (R8).
+
+        What is claimed from now on carries it, and is younger than the snapshot.
+        """
+        self.snapshots += 1
+        return self.snapshots
+
     def reconcile(self, worker: str, snapshot: int, runs: Mapping[int, Sequence[tuple[str, int]]]) -> Reconciled:
         """Compare the store's view of `worker` with its own, over all given shards.
 
-        `snapshot` is the server's time (µs) read before the local view was taken; `runs` maps each shard to
+        `snapshot` is the number that `begin_snapshot` gave before the local view was taken; `runs` maps each shard to
         pairs of task id and fence (0 while the claim is on its way).
         """
         calls = [
             (
                 script("reconcile"),
                 self._keys.shard(shard, worker),
-                (self._now(), worker, snapshot, *(part for run in local for part in run)),
+                (self.now(), worker, snapshot, *(part for run in local for part in run)),
             )
             for shard, local in runs.items()
         ]
@@ -216,15 +231,23 @@ class Tasks:
 
     def bury(self, worker: str, shards: Sequence[int], how: str) -> dict[int, Burial]:
         """Bury a dead worker in the given shards, at most `BATCH` tasks in each."""
-        calls = [(script("bury"), self._keys.shard(s, worker), (self._now(), worker, how, BATCH)) for s in shards]
+        calls = [(script("bury"), self._keys.shard(s, worker), (self.now(), worker, how, BATCH)) for s in shards]
         return dict(zip(shards, (Burial(*map(int, reply)) for reply in self._runner.run_many(calls)), strict=True))
 
     def due(self, shards: Sequence[int], limit: int) -> tuple[int, list[Due]]:
         """List what is due in the given shards: how many in all, and up to `limit` a shard."""
-        calls = [(script("due"), self._keys.shard(s, ""), (self._now(), min(limit, BATCH), DUE_BYTES)) for s in shards]
+        calls = [
+            (
+                script("due"),
+                self._keys.shard(s, ""),
+                (self.now(), min(limit, BATCH), DUE_BYTES, *self.watched.since(s)),
+            )
+            for s in shards
+        ]
         total, records = 0, []
-        for shard, (count, flat) in zip(shards, self._runner.run_many(calls), strict=True):
+        for shard, (count, flat, age, counted) in zip(shards, self._runner.run_many(calls), strict=True):
             total += count
+            self.watched.note(shard, int(age), bool(counted))
             records += [_due(shard, flat[i : i + 9]) for i in range(0, len(flat), 9)]
         return total, records
 
@@ -237,7 +260,7 @@ class Tasks:
             (
                 script("mark_published"),
                 self._keys.shard(shard, ""),
-                (self._now(), _micros(grace), _micros(longest), *args),
+                (self.now(), _micros(grace), _micros(longest), *args),
             )
             for shard, args in by_shard.items()
         ]
@@ -257,7 +280,7 @@ class Tasks:
                 script("schedule"),
                 self._keys.shard(s.shard, ""),
                 (
-                    self._now(),
+                    self.now(),
                     s.task_id,
                     _micros(delay),
                     _flag(s.follow_up),
@@ -285,11 +308,11 @@ class Tasks:
 
     def group_create(self, group_id: str, size: int, ttl_ms: int) -> None:
         """Open a group of `size` members."""
-        self._runner.run(script("group_join"), (self._keys.group(group_id),), (self._now(), "", size, ttl_ms))
+        self._runner.run(script("group_join"), (self._keys.group(group_id),), (self.now(), "", size, ttl_ms))
 
     def group_join(self, group_id: str, member: str, ttl_ms: int) -> tuple[int, int]:
         """Count a member as done, once; returns members done and the group's size (-1: not known)."""
-        reply = self._runner.run(script("group_join"), (self._keys.group(group_id),), (self._now(), member, 0, ttl_ms))
+        reply = self._runner.run(script("group_join"), (self._keys.group(group_id),), (self.now(), member, 0, ttl_ms))
         return int(reply[0]), int(reply[1])
 
 

@@ -120,6 +120,6 @@ def test_ended_tasks_leave_nothing(fleet: Harness) -> None:
 
     assert counters["completed"] == tasks
     fleet.wait(lambda: fleet.store.live()["records"] == 0, 10, "an empty store")
-    assert fleet.store.live() == {"records": 0, "due": 0, "dead_letters": 0}
+    assert fleet.store.live() == {"records": 0, "due": 0, "dead_letters": 0, "remembered": 0}
     kinds = {key.rpartition(b":")[2] for key in fleet.store.client.scan_iter("rl:*")}
     assert kinds <= {b"meta", b"workers", b"beats", b"leases", b"about", b"gone"}, kinds

@@ -25,6 +25,8 @@ class Desk:
         self.store = Store(client, namespace, retention)
         self.tasks = self.store.tasks
         self.tasks.clock = NOW
+        self._watched = 0.0
+        self.tasks.watched.clock = lambda: self._watched
         self._nonces = count()
 
     def wait(self, seconds: float) -> int:
@@ -32,6 +34,13 @@ class Desk:
         assert self.tasks.clock is not None
         self.tasks.clock += int(seconds * SECOND)
         return self.tasks.clock
+
+    def watch(self, seconds: int) -> None:
+        """Let a sweeper watch the shard for so long on its own clock: it looks at it every 10 s, and at the end."""
+        self.due()
+        for passed in range(0, seconds, 10):
+            self._watched += min(10, seconds - passed)
+            self.due()
 
     def sending(self, task: str = "t", **more: Any) -> Sending:
         return Sending(task, SHARD, "default", "act", b"body of " + task.encode(), **more)

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from relier.store import Store
+from relier.store.keys import CLOCKS
 from relier.store.scripts import Script
 
 _LOOK = """
@@ -21,7 +22,7 @@ end
 local owned = {}
 for i = 2, #ARGV do owned[i - 1] = redis.call('ZRANGE', own_key(ARGV[i]), 0, -1) end
 return { records, redis.call('ZRANGE', DUE, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', DLQ, 0, -1),
-  redis.call('ZRANGE', DEAD, 0, -1), redis.call('HGETALL', META), owned }
+  redis.call('ZRANGE', DEAD, 0, -1), redis.call('HGETALL', META), owned, redis.call('ZRANGE', END, 0, -1) }
 """
 
 
@@ -56,6 +57,7 @@ class Look:
     records: dict[str, Seen] = field(default_factory=dict)
     due: dict[str, int] = field(default_factory=dict)
     letters: set[str] = field(default_factory=set)
+    remembered: set[str] = field(default_factory=set)
     dead: dict[int, set[str]] = field(default_factory=dict)
     floors: dict[int, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
@@ -73,7 +75,7 @@ def look(store: Store, shards: Iterable[int], workers: Iterable[str]) -> Look:
 
 
 def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
-    records, due, letters, dead, meta, owned = reply
+    records, due, letters, dead, meta, owned, remembered = reply
     for task_id, state, fence, owner, sticky, suspect, attempt, crashes, outcome, packed in records:
         seen.records[task_id.decode()] = Seen(
             state.decode(),
@@ -88,12 +90,13 @@ def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
         )
     seen.due.update((task_id.decode(), int(float(at))) for task_id, at in zip(due[::2], due[1::2], strict=True))
     seen.letters |= {task_id.decode() for task_id in letters}
+    seen.remembered |= {task_id.decode() for task_id in remembered}
     seen.dead[shard] = {worker.decode() for worker in dead}
     seen.owned.update(((shard, w), {t.decode() for t in ids}) for w, ids in zip(workers, owned, strict=True) if ids)
     for name, value in zip(meta[::2], meta[1::2], strict=True):
         if name == b"floor":
             seen.floors[shard] = int(value)
-        else:
+        elif name not in CLOCKS:
             seen.counters[name.decode()] = seen.counters.get(name.decode(), 0) + int(value)
 
 
@@ -107,7 +110,9 @@ def inconsistencies(seen: Look) -> list[str]:
             found.append(f"{task_id} is in the own sets of {holders}, its record says {record}")
         if (record.owner == "") != (record.state in "sed" or (record.state == "h" and task_id in seen.due)):
             found.append(f"{task_id} has the wrong owner: {record}")
-        if (task_id in seen.due) != (record.state in "se" or (record.state == "h" and not record.owner)):
+        if (task_id in seen.remembered) != (record.state == "e"):
+            found.append(f"{task_id} is {'' if task_id in seen.remembered else 'not '}remembered: {record}")
+        if (task_id in seen.due) != (record.state == "s" or (record.state == "h" and not record.owner)):
             found.append(f"{task_id} is {'' if task_id in seen.due else 'not '}due: {record}")
         if (task_id in seen.letters) != (record.state == "d" or (record.state == "h" and record.outcome == "dead")):
             found.append(f"{task_id} is {'' if task_id in seen.letters else 'not '}in the DLQ: {record}")

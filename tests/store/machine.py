@@ -6,7 +6,7 @@ import copy as copying
 from dataclasses import replace
 
 from relier.store import Due
-from tests.store.judge import RETENTION, Saved
+from tests.store.judge import Saved
 from tests.store.look import inconsistencies, look
 from tests.store.runs import Runs, pick_from
 from tests.store.world import SHARDS, Copy, Ledger, Process
@@ -26,7 +26,7 @@ class StoreMachine(Runs):
         self.world.processes[process.slot] = Process(process.slot, self.register())
 
     def beat(self, process: Process) -> None:
-        answer, _ = self.store.fleet.beat(process.identity)
+        answer = self.store.fleet.beat(process.identity)
         if answer == "gone" or process.identity in self.world.broker.barred:
             self.refence(process)
         self.check(answer != "unknown", "a registration was lost")
@@ -47,7 +47,8 @@ class StoreMachine(Runs):
             process.unsettled = []
 
     def take_snapshot(self, process: Process) -> None:
-        process.snapshot = (process.identity, self.clock, process.local(self.world.shard_of))
+        number = self.tasks.begin_snapshot()
+        process.snapshot = (process.identity, number, process.local(self.world.shard_of))
 
     def reconcile(self, process: Process) -> None:
         assert process.snapshot
@@ -213,12 +214,15 @@ class StoreMachine(Runs):
             self.deliver(copy, pick_from(self.world.processes, i))
 
     def _forget(self) -> None:
-        self.clock += int(RETENTION * 2e6)
+        for shard in SHARDS:
+            self.client.hset(self.store.keys.shard(shard, "")[2], "age", 10**15)  # Watched for years.
+        everything = {*self.seen.records, *self.seen.remembered}
         for _ in self.world.tasks:
             self.tasks.due(SHARDS, 100)
-            self.judge("forgetting", set(self.seen.records))
+            self.judge("forgetting", everything)
         self.check(not self.world.unended(), f"never ended: {self.world.unended()}")
         forgotten = [t for t, ledger in self.world.tasks.items() if ledger.hooks_owed and not ledger.hooks_ran]
         self.check(not forgotten, f"hooks never ran: {forgotten}")
         left = {record.state for record in self.seen.records.values()}
         self.check(left <= {"d"}, f"not forgotten: {self.seen.records}")
+        self.check(not self.seen.remembered, f"still remembered: {self.seen.remembered}")

@@ -105,8 +105,10 @@ class Runs(Judge):
         slot = process.suspect_slot is run
         settled = [item for item in process.unsettled if ride and item.shard == sending.shard]
 
+        snapshots = self.tasks.snapshots
+
         def call() -> Claim:
-            return self.judged_claim(run, sending, slot, settled)
+            return self.judged_claim(run, sending, slot, settled, snapshots)
 
         repeated, run.phase = run.phase == "claim?", "claim?"
         run.doubtful = run.doubtful or repeated or reply != "heard"
@@ -119,10 +121,13 @@ class Runs(Judge):
         process.unsettled = [item for item in process.unsettled if item not in settled]
         return self.heard(process, run, claim)
 
-    def judged_claim(self, run: Run, sending: Sending, slot: bool, settled: list[Settled]) -> Claim:
+    def judged_claim(self, run: Run, sending: Sending, slot: bool, settled: list[Settled], snapshots: int) -> Claim:
+        """Claim, and check the verdict; a delayed request carries the `snapshots` of the time when it was sent."""
         touched = {run.task, *(item.task_id for item in settled)}
         was, dead = self.seen.records.get(run.task), self.seen.dead[sending.shard]
+        self.tasks.snapshots, now = snapshots, self.tasks.snapshots
         claim = self.tasks.claim(run.caller, sending, run.nonce, run.copy.stamp, slot_free=slot, settled=settled)
+        self.tasks.snapshots = now
         if run.task not in {item.task_id for item in settled}:
             self.check(self._right(run, was, dead, claim, slot), f"{run} was told {claim}, the record was {was}")
         if claim.verdict in RUNS and claim.fence != run.granted():
@@ -139,6 +144,8 @@ class Runs(Judge):
         stamp, verdict, runs = run.copy.stamp, claim.verdict, claim.verdict in RUNS
         if run.caller in dead:
             return verdict is Verdict.FENCED
+        if was is None and run.task in self.seen.remembered:
+            return verdict is Verdict.SETTLED
         if was is None:
             floor = self.seen.floors.get(self.world.tasks[run.task].sending.shard, 0)
             return verdict is Verdict.SETTLED if 0 < stamp <= floor else runs
@@ -179,7 +186,7 @@ class Runs(Judge):
         if reply == "lost":
             return
         process.free_slot(run)
-        if not accepted and run.task not in self.seen.records:
+        if not accepted and run.task not in {*self.seen.records, *self.seen.remembered}:
             process.drop(run)  # The store knows nothing of the task: the broker shall keep the copy (R4).
         elif not accepted or ending in ("retry", "hand over"):
             run.phase = "skip"

@@ -148,7 +148,7 @@ def test_what_is_due_says_how_alone_it_has_to_run(desk: Desk) -> None:
 
 def test_a_run_that_nobody_runs_is_put_back_without_a_crash(desk: Desk) -> None:
     fence = desk.run("w1")
-    snapshot = desk.wait(1)
+    snapshot = desk.tasks.begin_snapshot()
 
     found = desk.tasks.reconcile("w1", snapshot, {SHARD: []})
 
@@ -160,43 +160,37 @@ def test_a_run_that_nobody_runs_is_put_back_without_a_crash(desk: Desk) -> None:
 
 def test_a_run_in_the_snapshot_is_left_alone(desk: Desk) -> None:
     fence = desk.run("w1")
-    snapshot = desk.wait(1)
+    snapshot = desk.tasks.begin_snapshot()
     for local in ([("t", fence)], [("t", 0)]):
         found = desk.tasks.reconcile("w1", snapshot, {SHARD: local})
         assert (found.released, found.lost, found.missing) == ((), (), ())
     assert desk.state() == "r"
 
 
-def test_a_run_granted_at_or_after_the_snapshot_is_left_alone(desk: Desk) -> None:
-    desk.run("w1")
-    assert desk.tasks.reconcile("w1", NOW, {SHARD: []}).released == ()
-    assert desk.tasks.reconcile("w1", NOW - 1, {SHARD: []}).released == ()
-
-
-def test_a_clock_set_back_since_the_snapshot_steals_nothing(desk: Desk) -> None:
-    snapshot = desk.wait(0)
-    desk.wait(-3600)
+def test_a_run_claimed_after_the_snapshot_was_begun_is_left_alone_until_the_next(desk: Desk) -> None:
+    snapshot = desk.tasks.begin_snapshot()
     desk.run("w1")
     assert desk.tasks.reconcile("w1", snapshot, {SHARD: []}).released == ()
+    assert desk.tasks.reconcile("w1", desk.tasks.begin_snapshot(), {SHARD: []}).released == ("t",)
 
 
 def test_ended_tasks_whose_hooks_nobody_runs_are_due(desk: Desk) -> None:
     desk.commit(desk.run("w1"), hooks=True)
-    assert desk.tasks.reconcile("w1", desk.wait(1), {SHARD: []}).released == ("t",)
+    assert desk.tasks.reconcile("w1", desk.tasks.begin_snapshot(), {SHARD: []}).released == ("t",)
     assert desk.claim("w2", seen=desk.published()).verdict is Verdict.REPLAY
 
 
 def test_a_run_that_moved_on_is_told_as_lost(desk: Desk) -> None:
     fence = desk.run("w1")
     desk.claim("w2", seen=fence + 5)
-    found = desk.tasks.reconcile("w1", desk.wait(1), {SHARD: [("t", fence)]})
+    found = desk.tasks.reconcile("w1", desk.tasks.begin_snapshot(), {SHARD: [("t", fence)]})
     assert found.lost == ("t",)
     assert desk.record().owner == "w2"
 
 
 def test_a_buried_workers_beat_does_nothing(desk: Desk) -> None:
     desk.bury("w1")
-    found = desk.tasks.reconcile("w1", desk.wait(1), {SHARD: [("t", NOW)]})
+    found = desk.tasks.reconcile("w1", desk.tasks.begin_snapshot(), {SHARD: [("t", NOW)]})
     assert (found.released, found.lost, found.missing) == ((), (), ())
 
 
@@ -206,7 +200,7 @@ def test_a_buried_workers_beat_does_nothing(desk: Desk) -> None:
 def test_a_run_that_the_store_lost_is_told_as_missing_and_adopted(desk: Desk) -> None:
     fence = desk.run("w1")
     desk.client.flushall()
-    assert desk.tasks.reconcile("w1", desk.wait(1), {SHARD: [("t", fence)]}).missing == ("t",)
+    assert desk.tasks.reconcile("w1", desk.tasks.begin_snapshot(), {SHARD: [("t", fence)]}).missing == ("t",)
 
     for _ in range(2):
         assert desk.tasks.adopt("w1", desk.sending(), fence)
@@ -249,7 +243,7 @@ def test_an_unsettled_end_keeps_its_hooks_with_the_worker(desk: Desk) -> None:
     fence = desk.run("w1")
     desk.commit(fence, hooks=True)
     settled = Settled("t", SHARD, fence, True)
-    snapshot = desk.wait(1)
+    snapshot = desk.tasks.begin_snapshot()
     assert desk.tasks.reconcile("w1", snapshot, {SHARD: [(settled.task_id, settled.fence)]}).released == ()
     desk.tasks.settle([settled])
     assert desk.find() is None

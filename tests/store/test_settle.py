@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from relier.store import Settled, Verdict
-from tests.store.desk import SECOND, SHARD, Desk
+from tests.store.desk import SHARD, Desk
 
 
 @pytest.mark.parametrize("hooks", [True, False])
@@ -17,7 +17,7 @@ def test_a_task_whose_only_copy_is_known_to_be_gone_is_forgotten(desk: Desk, hoo
     desk.settle(fence, confirmed=True)
 
     assert desk.find() is None
-    assert desk.store.live() == {"records": 0, "due": 0, "dead_letters": 0}
+    assert desk.store.live() == {"records": 0, "due": 0, "dead_letters": 0, "remembered": 0}
 
 
 @pytest.mark.parametrize("hooks", [True, False])
@@ -29,10 +29,10 @@ def test_without_confirmation_the_id_is_kept_for_the_retention_time(desk: Desk, 
 
     assert (desk.state(), desk.record().result, desk.record().body) == ("e", b"", b"")
     assert desk.claim("w2").verdict is Verdict.SETTLED
-    desk.wait(3599)
-    assert (desk.due(), desk.state()) == ([], "e")
-    desk.wait(1)
-    assert (desk.due(), desk.state()) == ([], "")
+    desk.watch(3600)
+    assert (desk.state(), desk.store.live()["remembered"]) == ("e", 1)
+    desk.watch(30)
+    assert (desk.state(), desk.store.live()["remembered"]) == ("", 0)
 
 
 def test_a_task_that_was_ever_seen_twice_is_kept_even_if_confirmed(desk: Desk) -> None:
@@ -114,6 +114,5 @@ def test_forgotten_tasks_leave_nothing_behind_but_the_shards_own_keys(desk: Desk
         fence = desk.run(task=f"t{i}")
         desk.commit(fence, task=f"t{i}")
         desk.settle(fence, f"t{i}", confirmed=i % 2 == 0)
-    desk.wait(3600 + 1 / SECOND)
-    desk.due()
+    desk.watch(3630)
     assert [key[-1] for key in desk.key_names()] == ["meta"]

@@ -36,7 +36,7 @@ TIMES = (0, 0, 1, 1_000, 300_000, 40_000_000)
 WORKERS = ("beat", "compare", "take a snapshot", "return", "settle", "settle, unheard")
 RESURRECTOR = ("bury", "bury some", "publish", "publish", "look", "resurrector crash")
 DEATHS = ("kill", "kill the busiest", "leave", "declare dead", "declare dead and bury", "declare dead and bury")
-SERVER = ("scripts lost", "clock set back", "data on disk", "data on disk", "data on disk")
+SERVER = ("scripts lost", "clock set back", "clock set ahead", "data on disk", "data on disk", "data on disk")
 MARKS = ("hold", "release", "release", "cancel")
 ON_THE_WAY = ("fetched", "claim?", "hooks", "ack", "skip")
 
@@ -143,6 +143,8 @@ class Events(StoreMachine):
             self.store.client.script_flush()
         elif what == "clock set back":
             self.clock = max(self.clock - HOUR, self.earliest)
+        elif what == "clock set ahead":
+            self.clock += HOUR
         else:
             self.save()
 

@@ -96,7 +96,7 @@ class Run:
 
 @dataclass(eq=False, slots=True)
 class Process:
-    """A worker process. `snapshot` is a beat on its way: identity, server time, local runs by shard."""
+    """A worker process. `snapshot` is a beat on its way: identity, its number, local runs by shard."""
 
     slot: int
     identity: str

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Gives a living worker back a run that the store lost, after a rollback or a wipe (R8).
 --
--- ARGV  1 now or ''   2 worker   3 task id   4 fence   5 max resurrections   6 queue   7 actor   8 payload version   9 body
+-- ARGV  1 now or ''   2 worker   3 task id   4 fence   5 max resurrections   6 queue   7 actor   8 payload version
+--       9 how many snapshots the worker has taken   10 body
 -- Reply adopted · refused
 --
 -- Accepts no record, or a record under a lower fence: the run's fence proves that it came later. Refused for a buried worker.
@@ -12,9 +13,9 @@ local now = now_us()
 local worker, id, fence = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local rec, newer = load(id)
 if rec and rec[STATE] == 'r' and rec[FENCE] == fence and rec[OWNER] == worker then return 'adopted' end
-if astray(rec, newer, worker, fence) ~= 'lost' then return 'refused' end
+if astray(id, rec, newer, worker, fence) ~= 'lost' then return 'refused' end
 if not rec then
-  rec = new_record('r', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[9])
+  rec = new_record('r', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[10])
   count('accepted')
 end
 if rec[STATE] == 'd' then
@@ -23,10 +24,10 @@ if rec[STATE] == 'd' then
   rec[OUTCOME] = ''
 end
 disown(id, rec)
-rec[STATE], rec[FENCE], rec[OWNER], rec[GRANTED], rec[STICKY], rec[BODY] = 'r', fence, worker, now, true, ARGV[9]
+rec[STATE], rec[FENCE], rec[OWNER], rec[GRANTED], rec[STICKY], rec[BODY] = 'r', fence, worker, now, true, ARGV[10]
 if fence > floor() then redis.call('HSET', META, 'floor', int(fence)) end
 redis.call('ZREM', DUE, id)
-redis.call('ZADD', OWN, int(now), id)
+redis.call('ZADD', OWN, ARGV[9], id)
 save(id, rec)
 count('adopted')
 event(now, 'adopted', id, 'worker', worker, 'fence', int(fence))

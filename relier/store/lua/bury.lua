@@ -8,6 +8,7 @@
 -- A crash after it: claim refuses the dead worker here and takes over what it still owns.
 -- include clock
 -- include record
+-- include end
 -- include crash
 local now = now_us()
 local worker, how, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -28,7 +29,7 @@ local function put_back_run(id, rec)
   else
     count('resurrections')
   end
-  put_back(id, rec, now, now)
+  put_back(id, rec, now, AT_ONCE)
   return 0
 end
 
@@ -38,7 +39,7 @@ local function bury_hooks(id, rec)
   rec[FENCE], rec[STICKY], rec[NONCE], rec[PUBS] = next_fence(now, rec[FENCE]), true, '', 0
   if how == 'crash' then rec[CRASHES] = rec[CRASHES] + 1 end
   if rec[CRASHES] <= rec[MAX_CRASHES] + HOOK_CRASHES then
-    set_due(id, now)
+    set_due(id, AT_ONCE)
     return
   end
   count('hooks_abandoned')
@@ -46,7 +47,7 @@ local function bury_hooks(id, rec)
   if rec[OUTCOME] == 'dead' then
     rec[STATE] = 'd'
   else
-    remember_end(id, rec, rec[OUTCOME], now + 86400000000)
+    remember_end(id, rec, rec[OUTCOME], 86400000000)
   end
 end
 

@@ -4,7 +4,8 @@
 -- KEYS  see include/record.lua
 -- ARGV  1 now or ''   2 caller   3 task id   4 nonce   5 fence in the copy's stamp (0: a first-hand copy)
 --       6 '1' if the caller has its suspect slot free for this task   7 '1' if a follow-up (other copies may come)
---       8 max resurrections   9 queue   10 actor   11 payload version   12 body   13 retention (µs)   14… settles
+--       8 max resurrections   9 queue   10 actor   11 payload version   12 body   13 retention (µs)
+--       14 how many snapshots the caller has taken   15… settles
 -- Reply {verdict, fence, attempt, crashes, suspect, result, outcome}
 --       granted · taken-over (granted, after a crash) · replay (run only the hooks) · busy · stale · settled · held ·
 --       fenced (the caller was declared dead) · newer (a newer format; leave it)
@@ -14,13 +15,15 @@
 -- Whoever is refused may acknowledge its copy: the record holds the body, or the task has ended (R4).
 -- include clock
 -- include record
+-- include due_time
+-- include end
 -- include crash
 -- include settle
 local now = now_us()
 local caller, id, nonce, seen = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local slot_free, max_crashes, keep = ARGV[6] == '1', tonumber(ARGV[8]), tonumber(ARGV[13])
 
-settle_rest(14, now, keep)
+settle_rest(15, keep)
 if buried(caller) then return { 'fenced' } end
 local rec, newer = load(id)
 if newer then return { 'newer' } end
@@ -34,7 +37,7 @@ local function own(state)
   rec[STATE], rec[FENCE], rec[OWNER], rec[NONCE], rec[GRANTED] = state, next_fence(now, math.max(seen, rec[FENCE])), caller, nonce, now
   if seen > 0 then rec[STICKY] = true end
   redis.call('ZREM', DUE, id)
-  redis.call('ZADD', OWN, int(now), id)
+  redis.call('ZADD', OWN, ARGV[14], id)
   save(id, rec)
 end
 
@@ -53,13 +56,13 @@ end
 
 -- A suspect runs alone in its process; without a free slot it waits in the store and is offered again.
 local function hold()
-  put_back(id, rec, now, now + 250000)
+  put_back(id, rec, now, due_time(now) + 250000)
   save(id, rec)
   return { 'held' }
 end
 
 if not rec then
-  if seen > 0 and seen <= floor() then return { 'settled' } end
+  if remembered(id) or (seen > 0 and seen <= floor()) then return { 'settled' } end
   rec = new_record('s', now, ARGV[9], ARGV[10], max_crashes, tonumber(ARGV[11]), ARGV[12])
   rec[STICKY] = ARGV[7] == '1'
   if seen > 0 then event(now, 'unknown copy', id, 'fence', int(seen)) end

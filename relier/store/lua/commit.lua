@@ -11,6 +11,7 @@
 -- owned and replayed (R7), without hooks the task has ended and late copies find it settled.
 -- include clock
 -- include record
+-- include end
 -- include settle
 local now = now_us()
 local caller, id, fence, hooks, keep = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[7])
@@ -20,15 +21,15 @@ local function finish(rec)
   if hooks then
     rec[STATE], rec[OUTCOME], rec[RESULT] = 'h', 'completed', ARGV[6]
   else
-    remember_end(id, rec, 'completed', now + keep)
+    remember_end(id, rec, 'completed', keep)
   end
   save(id, rec)
   return 'accepted'
 end
 
-settle_rest(8, now, keep)
+settle_rest(8, keep)
 local rec, newer = load(id)
-local stray = astray(rec, newer, caller, fence)
+local stray = astray(id, rec, newer, caller, fence)
 if stray then return stray end
 if rec and rec[FENCE] == fence then
   if rec[STATE] == 'r' then return finish(rec) end

@@ -11,7 +11,7 @@
 local now = now_us()
 local id = ARGV[2]
 local rec, newer = load(id)
-if newer or (rec and rec[STATE] ~= 's') then return 'exists' end
+if newer or remembered(id) or (rec and rec[STATE] ~= 's') then return 'exists' end
 if not rec and tonumber(ARGV[8]) > 0 and tonumber(ARGV[8]) <= floor() then return 'exists' end -- settled and forgotten
 if not rec then
   rec = new_record('d', now, ARGV[3], ARGV[4], 0, 0, ARGV[7])

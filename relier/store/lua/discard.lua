@@ -10,16 +10,17 @@
 -- A crash before it: the copy comes back and is judged again. A crash after it: the id is remembered, the copy finds it settled.
 -- include clock
 -- include record
+-- include end
 local now = now_us()
 local caller, id, fence, reason = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local rec, newer = load(id)
 if newer then return 'refused' end
-local stray = fence > 0 and astray(rec, newer, caller, fence)
+local stray = fence > 0 and astray(id, rec, newer, caller, fence)
 if stray then return stray end
 if rec and rec[STATE] == 'e' then
   return rec[OUTCOME] == 'discarded' and 'discarded' or 'refused'
 end
-if fence == 0 and rec and rec[STATE] ~= 's' then return 'refused' end
+if fence == 0 and (rec and rec[STATE] ~= 's' or not rec and remembered(id)) then return 'refused' end
 if fence > 0 and not (rec and rec[STATE] == 'r' and rec[FENCE] == fence) then return 'refused' end
 if not rec and tonumber(ARGV[9]) > 0 and tonumber(ARGV[9]) <= floor() then return 'discarded' end -- settled and forgotten
 if not rec then
@@ -28,7 +29,7 @@ if not rec then
   count('accepted')
 end
 rec[REASON] = reason
-remember_end(id, rec, 'discarded', now + tonumber(ARGV[6]))
+remember_end(id, rec, 'discarded', tonumber(ARGV[6]))
 save(id, rec)
 count('discarded')
 count('discarded:' .. reason)

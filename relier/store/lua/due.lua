@@ -3,23 +3,31 @@
 -- publishes each copy through the broker and then marks it. A crash in between leaves the record due, and it is published again;
 -- the extra copy is refused at its claim.
 --
--- ARGV  1 now or ''   2 how many at most   3 how many body bytes at most
+-- ARGV  1 now or ''   2 how many at most   3 how many body bytes at most   4 the shard's age as the caller last saw it ('' never)
+--       5 how long (µs, its monotonic clock) it has watched since
 -- Reply {records due in all, flat list of: task id, fence, state, suspect (0, 1; 2: its next crash is its last), crashes,
---       times published, queue, actor, body}
+--       times published, queue, actor, body; age, 1 if the caller's time was taken into account (else it goes on counting)}
 -- include clock
 -- include record
+-- include due_time
+-- include end
 local function suspicion(rec) return rec[SUSPECT] and (rec[CRASHES] >= rec[MAX_CRASHES] and 2 or 1) or 0 end
 
-local now, limit, room = now_us(), tonumber(ARGV[2]), tonumber(ARGV[3])
-local out = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(now), 'LIMIT', 0, limit)) do
+local limit, room = tonumber(ARGV[2]), tonumber(ARGV[3])
+local old, counted = watch(tonumber(ARGV[4]) or -1, tonumber(ARGV[5]))
+forget(limit)
+if redis.call('EXISTS', DUE) == 0 then
+  redis.call('HDEL', META, 'seen', 'skew')
+  return { 0, {}, int(old), counted and 1 or 0 }
+end
+
+local at, out = due_time(now_us()), {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(at), 'LIMIT', 0, limit)) do
   local rec, newer = load(id)
   if newer then
-    set_due(id, now + 60000000)
-  elseif not rec or rec[STATE] == 'd' or rec[STATE] == 'r' then
-    redis.call('ZREM', DUE, id)
-  elseif rec[STATE] == 'e' then
-    redis.call('HDEL', REC, id)
+    set_due(id, at + 60000000)
+  elseif not rec or rec[STATE] == 'd' or rec[STATE] == 'r' or rec[STATE] == 'e' then
+    if rec and rec[STATE] == 'e' then redis.call('HDEL', REC, id) end -- an earlier version kept ended tasks here
     redis.call('ZREM', DUE, id)
   else
     room = room - #rec[BODY]
@@ -30,4 +38,4 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(now), 'LIMIT', 
     out[n + 9] = rec[BODY]
   end
 end
-return { redis.call('ZCOUNT', DUE, '-inf', int(now)), out }
+return { redis.call('ZCOUNT', DUE, '-inf', int(at)), out, int(old), counted and 1 or 0 }

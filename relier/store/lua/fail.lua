@@ -11,10 +11,11 @@
 -- hooks pending it is owned, and replayed). Nothing else schedules a retry, so none is lost between two systems.
 -- include clock
 -- include record
+-- include due_time
 local now = now_us()
 local caller, id, fence, verdict = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local rec, newer = load(id)
-local stray = astray(rec, newer, caller, fence)
+local stray = astray(id, rec, newer, caller, fence)
 if stray then return stray end
 if not rec or rec[FENCE] ~= fence then
   count('refused')
@@ -32,7 +33,7 @@ count('failed')
 if verdict == 'retry' then
   disown(id, rec)
   rec[STATE], rec[REASON], rec[PUBS], rec[NONCE] = 's', ARGV[9], 0, ''
-  set_due(id, now + tonumber(ARGV[6]))
+  set_due(id, due_time(now) + tonumber(ARGV[6]))
   count('retries')
 else
   to_dlq(id, rec, now, ARGV[9])

@@ -12,11 +12,11 @@
 local now = now_us()
 local caller, id, fence = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local rec, newer = load(id)
-local stray = astray(rec, newer, caller, fence)
+local stray = astray(id, rec, newer, caller, fence)
 if stray then return stray end
 if not rec or rec[STATE] ~= 'r' or rec[FENCE] ~= fence then return 'refused' end
 remember_run(rec, caller, now, 'handed over', ARGV[5])
-put_back(id, rec, now, now)
+put_back(id, rec, now, AT_ONCE)
 save(id, rec)
 count('handed_over')
 event(now, 'handed over', id, 'worker', caller)

@@ -9,11 +9,14 @@
 -- A crash before it: nothing happened. After it: the mark is in the record; a released task is due.
 -- include clock
 -- include record
+-- include due_time
+-- include end
 local now = now_us()
 local id, action, keep, who = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local FAR = 4102444800000000 -- the year 2100: held until somebody releases it
 local rec, newer = load(id)
 if newer then return { 'newer' } end
+if not rec and remembered(id) then return { 'ended' } end
 if not rec then
   if action ~= 'cancel' then return { 'unknown' } end
   rec = new_record('s', now, '', '', 0, 0, '')
@@ -35,7 +38,7 @@ elseif action == 'cancel' then
     count('dlq_left')
   end
   rec[REASON] = 'cancelled'
-  remember_end(id, rec, 'discarded', now + keep)
+  remember_end(id, rec, 'discarded', keep)
   count('discarded')
   count('discarded:cancelled')
   event(now, 'discarded', id, 'reason', 'cancelled', 'by', who)
@@ -47,7 +50,7 @@ else
   end
   rec[REASON], rec[GRANTED] = '', now
   remember_run(rec, who, now, 'released')
-  put_back(id, rec, now, now)
+  put_back(id, rec, now, due_time(now))
   event(now, 'released', id, 'by', who)
 end
 save(id, rec)

@@ -2,16 +2,17 @@
 -- Reads records, for people: nothing here decides anything.
 --
 -- ARGV  1 now or ''   2… task ids
--- Reply for each id: an empty list, or {state, fence, owner, granted, sticky, suspect, attempt, crashes, max resurrections,
+-- Reply for each id: an empty list, {'e'} for an ended task of which only the id is kept, or {state, fence, owner, granted, sticky, suspect, attempt, crashes, max resurrections,
 --       times published, created, queue, actor, outcome, reason, fingerprint, result or failure, payload version, body, due or '',
 --       runs: a list of {worker, start, end, outcome, detail}}
 -- include clock
 -- include record
-local out = {}
+-- include shown
+local now, out = now_us(), {}
 for i = 2, #ARGV do
   local rec = load(ARGV[i])
   if not rec then
-    out[#out + 1] = {}
+    out[#out + 1] = remembered(ARGV[i]) and { 'e' } or {}
   else
     local runs = {}
     for _, run in ipairs(rec[RUNS] or {}) do
@@ -19,7 +20,7 @@ for i = 2, #ARGV do
     end
     out[#out + 1] = { rec[STATE], int(rec[FENCE]), rec[OWNER], int(rec[GRANTED]), rec[STICKY] and 1 or 0, rec[SUSPECT] and 1 or 0,
       rec[ATTEMPT], rec[CRASHES], rec[MAX_CRASHES], rec[PUBS], int(rec[CREATED] * 1000000), rec[QUEUE], rec[ACTOR], rec[OUTCOME],
-      rec[REASON], rec[FINGERPRINT], rec[RESULT], rec[PAYLOAD_VERSION], rec[BODY], redis.call('ZSCORE', DUE, ARGV[i]) or '', runs }
+      rec[REASON], rec[FINGERPRINT], rec[RESULT], rec[PAYLOAD_VERSION], rec[BODY], shown_due(ARGV[i], rec, now), runs }
   end
 end
 return out

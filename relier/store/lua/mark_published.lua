@@ -8,8 +8,9 @@
 -- The grace doubles with every copy that nobody claimed. A crash before it: published again. After it: claimed, or due again.
 -- include clock
 -- include record
+-- include due_time
 local now, first, longest = now_us(), tonumber(ARGV[2]), tonumber(ARGV[3])
-local marked = 0
+local at, marked = due_time(now), 0
 for i = 4, #ARGV, 3 do
   local id, fence, held = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
   local rec = load(id)
@@ -19,10 +20,10 @@ for i = 4, #ARGV, 3 do
       rec[PUBS], rec[STICKY] = rec[PUBS] + 1, true
       if rec[REASON] == 'no consumer' then rec[REASON] = '' end
       count('published')
-      set_due(id, now + grace)
+      set_due(id, at + grace)
     else
       if rec[STATE] == 's' then rec[REASON] = held end -- an ended task keeps the reason of its end
-      set_due(id, now + math.min(first, 5000000))
+      set_due(id, at + math.min(first, 5000000))
     end
     save(id, rec)
     marked = marked + 1

@@ -6,22 +6,22 @@
 --       times published, created, granted, due or '', '1' if something will move it on}}
 --       A record of a newer format has the state `newer`, and nothing else.
 --
--- What will move a record on: a place in the due index, in its owner's set, or in the DLQ. Records may come twice, as HSCAN has it.
+-- What will move a record on: a place in the due index, in its owner's set, in the DLQ, or among the ended that are forgotten in
+-- time. Records may come twice, as HSCAN has it.
 -- include clock
 -- include record
-local scanned = redis.call('HSCAN', REC, ARGV[2], 'COUNT', ARGV[3])
+-- include shown
+local now, scanned = now_us(), redis.call('HSCAN', REC, ARGV[2], 'COUNT', ARGV[3])
 local out = {}
 for i = 1, #scanned[2], 2 do
   local id, rec = scanned[2][i], cmsgpack.unpack(scanned[2][i + 1])
   if rec[VERSION] > FORMAT then
     out[#out + 1] = { id, 'newer' }
   else
-    local due = redis.call('ZSCORE', DUE, id)
-    local moves = due
-    if rec[STATE] == 'd' then moves = redis.call('ZSCORE', DLQ, id) end
+    local moves = redis.call('ZSCORE', rec[STATE] == 'd' and DLQ or rec[STATE] == 'e' and END or DUE, id)
     if rec[OWNER] ~= '' then moves = redis.call('ZSCORE', own_key(rec[OWNER]), id) end
     out[#out + 1] = { id, rec[STATE], rec[OUTCOME], rec[REASON], rec[QUEUE], rec[ACTOR], rec[OWNER], rec[ATTEMPT], rec[CRASHES],
-      rec[PUBS], int(rec[CREATED] * 1000000), int(rec[GRANTED]), due or '', moves and '1' or '0' }
+      rec[PUBS], int(rec[CREATED] * 1000000), int(rec[GRANTED]), shown_due(id, rec, now), moves and '1' or '0' }
   end
 end
 return { scanned[1], out }

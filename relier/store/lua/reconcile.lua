@@ -1,18 +1,18 @@
 #!lua flags=allow-oom
 -- Compares what the store believes a worker to run with what it really runs.
 --
--- ARGV  1 now or ''   2 worker   3 snapshot time (µs, server clock, read before the snapshot was taken)   4… pairs of task id, fence
+-- ARGV  1 now or ''   2 worker   3 number of the snapshot   4… pairs of task id, fence
 -- Reply {task ids released, ids of runs that are lost to the worker, ids of runs that the store lacks}
 --
--- R8: a run is put into the worker's local set before its claim is sent. So a run granted before the snapshot time that is not in the
--- snapshot is nobody's: it is put back, without a crash. Later grants are left alone. It never takes a run from a worker: a local run
--- under another fence was lost before. A crash before or after it changes nothing that the next beat does not repeat.
+-- R8: a run is put into the worker's local set before its claim is sent, and a claim carries how many snapshots the worker had begun
+-- by then. So a run that was asked for before this snapshot and is not in it is nobody's: it is put back, without a crash. Later ones
+-- are left alone. The worker's own count decides, no clock. It never takes a run from a worker: a local run under another fence was
+-- lost before. A crash before or after it changes nothing that the next beat does not repeat.
 -- include clock
 -- include record
 local now = now_us()
 local worker, snapshot = ARGV[2], tonumber(ARGV[3])
--- A clock that was set back since the snapshot tells nothing about which grant was first.
-if buried(worker) or now < snapshot then return { {}, {}, {} } end
+if buried(worker) then return { {}, {}, {} } end
 local here, released, gone, missing = {}, {}, {}, {}
 for i = 4, #ARGV, 2 do
   local id, fence = ARGV[i], tonumber(ARGV[i + 1])
@@ -35,7 +35,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', OWN, '-inf', '(' .. int(snapshot
       redis.call('ZREM', OWN, id)
     elseif rec[STATE] == 'r' then
       remember_run(rec, worker, now, 'released')
-      put_back(id, rec, now, now)
+      put_back(id, rec, now, AT_ONCE)
       save(id, rec)
       count('released')
       event(now, 'released', id, 'worker', worker)
@@ -43,7 +43,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', OWN, '-inf', '(' .. int(snapshot
     elseif rec[STATE] == 'h' then
       disown(id, rec)
       rec[FENCE], rec[STICKY], rec[NONCE], rec[PUBS] = next_fence(now, rec[FENCE]), true, '', 0
-      set_due(id, now)
+      set_due(id, AT_ONCE)
       save(id, rec)
       released[#released + 1] = id
     end

@@ -8,12 +8,13 @@
 -- not return. A crash after it: the record is due and any sweeper publishes it.
 -- include clock
 -- include record
+-- include due_time
 local now = now_us()
 local id = ARGV[2]
-if redis.call('HEXISTS', REC, id) == 1 then return 'exists' end
+if redis.call('HEXISTS', REC, id) == 1 or remembered(id) then return 'exists' end
 local rec = new_record('s', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[9])
 rec[FENCE], rec[STICKY] = next_fence(now), ARGV[4] == '1'
 save(id, rec)
-set_due(id, now + tonumber(ARGV[3]))
+set_due(id, due_time(now) + tonumber(ARGV[3]))
 count('accepted')
 return 'scheduled'

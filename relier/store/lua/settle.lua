@@ -6,6 +6,7 @@
 -- Reply the number of triples
 -- include clock
 -- include record
+-- include end
 -- include settle
-settle_rest(3, now_us(), tonumber(ARGV[2]))
+settle_rest(3, tonumber(ARGV[2]))
 return (#ARGV - 2) / 3

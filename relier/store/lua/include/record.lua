@@ -1,15 +1,16 @@
 -- One task's record: a cmsgpack array in the hash `rec`, so that thousands of them stay small.
 --
 -- Shard keys, the same for every shard script:
---   KEYS[1] rec   hash  task id -> record          KEYS[2] due   zset  task id -> time of its next publication (µs)
---   KEYS[3] meta  hash  floor, and counters         KEYS[4] dead  zset  buried worker id -> time of its burial
+--   KEYS[1] rec   hash  task id -> record          KEYS[2] due   zset  task id -> time of its next publication (µs; see include/due.lua)
+--   KEYS[3] meta  hash  floor, clocks and counters  KEYS[4] dead  zset  buried worker id -> time of its burial
 --   KEYS[5] ev    stream of what is not ordinary    KEYS[6] dlq   zset  task id -> time of its dead-lettering
---   KEYS[7] own   zset of the calling worker: task id -> time of the grant
+--   KEYS[7] end   zset  id of an ended task -> age of the shard at which it is forgotten (µs; see include/end.lua)
+--   KEYS[8] own   zset of the calling worker: task id -> how many snapshots the worker had taken when it asked for the run (R8)
 -- Another worker's own set is reached by name: it carries the same hash tag, so it is in the same slot.
 --
 -- States: s waiting (due) · r running (owned) · h ended, hooks pending (owned, or due once its owner is buried)
---         e ended and remembered (due = when to forget) · d dead letter
-local REC, DUE, META, DEAD, EV, DLQ, OWN = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+--         e ended and remembered (in `end`; an ordinary one without a record, once it is settled) · d dead letter
+local REC, DUE, META, DEAD, EV, DLQ, END, OWN = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 -- A worker's own set is named by the random end of its id: short, because there is one per worker and shard.
 local function own_key(worker) return string.sub(REC, 1, -4) .. 'own:' .. string.match(worker, '[^:]*$') end
 
@@ -41,6 +42,9 @@ local function new_record(state, now, queue, actor, max_crashes, payload_version
            '', '', '', '', false, '', '', payload_version, body }
 end
 
+-- Whether the task has ended and its id is kept, be it with a record or without.
+local function remembered(id) return redis.call('ZSCORE', END, id) end
+
 local function count(field, by) redis.call('HINCRBY', META, field, by or 1) end
 
 local function event(now, kind, id, ...)
@@ -57,6 +61,8 @@ local function next_fence(now, seen)
   return fence
 end
 
+-- Due at once is below every clock, and ahead of all that waited for its time: recovery comes first.
+local AT_ONCE = 0
 local function set_due(id, at) redis.call('ZADD', DUE, int(at), id) end
 local function disown(id, rec)
   if rec[OWNER] ~= '' then redis.call('ZREM', own_key(rec[OWNER]), id) end
@@ -78,13 +84,6 @@ local function put_back(id, rec, now, due)
   set_due(id, due)
 end
 
--- Ends a task and forgets its body; its id stays until `due` so that late copies find it settled.
-local function remember_end(id, rec, outcome, due)
-  disown(id, rec)
-  rec[STATE], rec[OUTCOME], rec[BODY], rec[RESULT], rec[RUNS], rec[CHECKPOINT] = 'e', outcome, '', '', false, ''
-  set_due(id, due)
-end
-
 local function to_dlq(id, rec, now, reason)
   rec[OUTCOME], rec[REASON] = 'dead', reason
   redis.call('ZADD', DLQ, int(now), id)
@@ -97,8 +96,8 @@ end
 --   lost     the run's fence is higher than the record's, or than every fence of the shard: the caller adopts its run and repeats
 --   unknown  no record, but the shard has gone on since: another copy may have run and be forgotten, so the caller gives its copy
 --            back, and never acknowledges it
-local function astray(rec, newer, caller, fence)
-  if newer or buried(caller) then return nil end
+local function astray(id, rec, newer, caller, fence)
+  if newer or buried(caller) or (not rec and remembered(id)) then return nil end
   if not rec then return fence > floor() and 'lost' or 'unknown' end
   if rec[FENCE] < fence and rec[STATE] ~= 'e' and rec[STATE] ~= 'h' then return 'lost' end
   return nil

@@ -1,0 +1,36 @@
+-- Remembering ended tasks: late copies find them settled. An id is kept by the shard's age, not by a clock: META `age` is how long
+-- sweepers have watched this shard (µs). They count it on their monotonic clocks, so a server whose clock jumps ahead forgets
+-- nothing early, and one that is set back keeps nothing for hours.
+
+-- Sweepers add to the age in pieces: at least so much (µs), at most so much; what a longer gap hides is not counted.
+local AGE_STEP, AGE_GAP = 5000000, 15000000
+local function age() return tonumber(redis.call('HGET', META, 'age') or '0') end
+
+-- Ends a task and forgets its body; its id stays for `keep` microseconds, and as long as the age may be behind.
+local function remember_end(id, rec, outcome, keep)
+  disown(id, rec)
+  if rec[STATE] ~= 'r' then redis.call('ZREM', DUE, id) end
+  rec[STATE], rec[OUTCOME], rec[BODY], rec[RESULT], rec[RUNS], rec[CHECKPOINT] = 'e', outcome, '', '', false, ''
+  redis.call('ZADD', END, int(age() + keep + AGE_GAP), id)
+end
+
+-- Adds the time (µs) that the caller watched since it last saw the age, if nobody else added meanwhile; so no two sweepers count
+-- the same time. Returns the age, and whether the caller's time was taken into account.
+local function watch(seen, watched)
+  local old = age()
+  if seen ~= old then return old, true end
+  if watched < AGE_STEP then return old, false end
+  if redis.call('EXISTS', END) == 0 then return old, true end
+  local new = old + math.min(watched, AGE_GAP)
+  redis.call('HSET', META, 'age', int(new))
+  return new, true
+end
+
+-- Forgets at most `limit` ids whose time is over.
+local function forget(limit)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', END, '-inf', int(age()), 'LIMIT', 0, limit)) do
+    local _, newer = load(id)
+    if not newer then redis.call('HDEL', REC, id) end
+    redis.call('ZREM', END, id)
+  end
+end
