@@ -16,7 +16,8 @@ def initial(scenario: Scenario) -> State:
     if not scenario.workers_started:
         return State(Store(), broker, (Process(0, False), Process(1, False)), scenario.budget)
     store = Store(workers=((0, "alive"), (1, "alive")))
-    return State(store, broker, (Process(0), Process(1)), scenario.budget)
+    clock = int("clock set back" in scenario.faults)  # There is a time before the beginning.
+    return State(store, broker, (Process(0), Process(1)), scenario.budget, clock)
 
 
 def steps(scenario: Scenario, state: State) -> Iterator[Step]:
@@ -76,6 +77,9 @@ def publish(scenario: Scenario, state: State) -> Iterator[Step]:
     """The resurrector's three steps, between which it may crash: peek, enqueue, mark."""
     phase, fence = state.publishing
     record = state.store.record
+    if record and record.ahead and scenario.rules.time_goes_on:
+        gone_on = state.store._replace(record=record._replace(ahead=False))
+        yield Step("the due index goes on from where it was", state._replace(store=gone_on))
     if not phase and record and record.due:
         yield Step(f"resurrector sees {record.fence} due", state._replace(publishing=("peeked", record.fence)))
     if phase == "peeked":
@@ -92,7 +96,7 @@ def publish(scenario: Scenario, state: State) -> Iterator[Step]:
 def grace(scenario: Scenario, state: State) -> Iterator[Step]:
     """Published and not claimed in time: due again, at once if no copy is left, by a fault if one is merely slow."""
     record = state.store.record
-    if not record or record.due or record.status not in "sh" or record.owner != NOBODY:
+    if not record or record.due or record.ahead or record.status not in "sh" or record.owner != NOBODY:
         return
     due = state._replace(store=state.store._replace(record=record._replace(due=True)))
     copies = [c for c in state.broker.copies if c.stamp == record.fence]
@@ -108,11 +112,12 @@ def late_arrival(scenario: Scenario, state: State) -> Iterator[Step]:
     for request in dict.fromkeys(state.late):
         rest = list(state.late)
         rest.remove(request)
-        call, caller, stamp, fence = request
+        call, caller, stamp, fence, asked = request
         store, now = state.store, state.clock + 1
         if call == "claim":
             rules = scenario.rules
-            verdict, store = ops.claim(rules, store, now, caller, fence, stamp, scenario.follow_up)
+            asking = ops.Asking(caller, fence, stamp, asked, scenario.follow_up)
+            verdict, store = ops.claim(rules, store, now, asking)
         else:
             verdict, store = ops.commit(scenario.rules, store, caller, fence)
         ended = state.once_ended or verdict == "accepted"
@@ -146,6 +151,11 @@ def server_faults(scenario: Scenario, state: State) -> Iterator[Step]:
     if spend(scenario, state, "duplicate"):
         twice = state._replace(broker=state.broker.add(Copy(0)))
         yield Step("the first-hand copy is enqueued again", _paid(twice), True)
+    yield from clock_faults(scenario, state)
+    for copy in dict.fromkeys(c for c in state.broker.copies if c.stamp > 0 and c.holder == QUEUE):
+        if spend(scenario, state, "copy lost"):
+            lost = _paid(state)._replace(broker=state.broker.remove(copy))
+            yield Step(f"the broker loses copy {copy.stamp}", lost, True)
     if state.saved:
         yield Step("the store's writes are durable", _durable(state))
         yield rollback(scenario, state)
@@ -155,6 +165,18 @@ def server_faults(scenario: Scenario, state: State) -> Iterator[Step]:
     if state.rolled_back and state.store.floor < state.clock and spend(scenario, state, "rollback"):
         raised = state._replace(store=state.store._replace(floor=state.clock))
         yield Step("another task raises the floor", _paid(raised), True)
+
+
+def clock_faults(scenario: Scenario, state: State) -> Iterator[Step]:
+    """The server's clock jumps, further than anything here takes."""
+    if spend(scenario, state, "clock set back"):
+        back = _paid(state)._replace(clock=0, store=ops.set_back(state.store))
+        yield Step("the server's clock is set back", back, True)
+    if spend(scenario, state, "clock set ahead"):
+        ahead = _paid(state)._replace(clock=max(state.clock, state.store.floor) + 1)
+        yield Step(
+            "the server's clock is set ahead", ahead._replace(store=ops.set_ahead(scenario.rules, state.store)), True
+        )
 
 
 def _durable(state: State) -> State:

@@ -4,15 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.model.state import NOBODY, Broker, Copy, Delivery, Process, State, Store
+from tests.model.state import NO_BEAT, NOBODY, Broker, Copy, Delivery, Late, Mark, Process, State, Store
 
 Map = dict[int, int]
 
 
 def normalise(state: State) -> State:
     """Forget unused identities, number the others anew, rank times and fences, order the two workers."""
+    state = _counted(state)
     times, names = _ranks(state), _names(state)
     return _swap(_apply(state, times, names))
+
+
+def _counted(state: State) -> State:
+    """Rank each worker's snapshots: only their order counts."""
+    marks: tuple[set[int], set[int]] = ({NO_BEAT.snapshots}, {NO_BEAT.snapshots})
+    for slot, process in enumerate(state.processes):
+        marks[slot].update((process.snapshots, process.beat.snapshots))
+    for request in state.late:
+        marks[request.caller % 2].add(request.asked.snapshots)
+    for store, _ in _worlds(state):
+        if store.record and store.record.owner != NOBODY:
+            marks[store.record.owner % 2].add(store.record.asked.snapshots)
+    ranks = tuple([{count: rank - 1 for rank, count in enumerate(sorted(counts))} for counts in marks])
+    if all(rank == count for counts in ranks for count, rank in counts.items()) and not _stale_marks(state):
+        return state
+    processes = [
+        p._replace(snapshots=ranks[slot][p.snapshots], beat=p.beat._replace(snapshots=ranks[slot][p.beat.snapshots]))
+        for slot, p in enumerate(state.processes)
+    ]
+    late = [r._replace(asked=r.asked._replace(snapshots=ranks[r.caller % 2][r.asked.snapshots])) for r in state.late]
+    saved = (_count_in(state.saved[0], ranks), state.saved[1]) if state.saved else None
+    return state._replace(
+        processes=tuple(processes), late=tuple(late), store=_count_in(state.store, ranks), saved=saved
+    )
+
+
+def _stale_marks(state: State) -> bool:
+    return any(s.record and s.record.owner == NOBODY and s.record.asked != Mark() for s, _ in _worlds(state))
+
+
+def _count_in(store: Store, ranks: tuple[Map, ...]) -> Store:
+    record = store.record
+    if not record:
+        return store
+    if record.owner == NOBODY:
+        return store._replace(record=record._replace(asked=Mark()))
+    asked = record.asked._replace(snapshots=ranks[record.owner % 2][record.asked.snapshots])
+    return store._replace(record=record._replace(asked=asked))
 
 
 def _worlds(state: State) -> list[tuple[Store, Broker]]:
@@ -28,16 +67,16 @@ def _deliveries(state: State) -> Iterator[Delivery]:
 def _ranks(state: State) -> Map:
     times = {NOBODY, 0, state.clock, state.publishing[1]}
     for process in state.processes:
-        times.add(process.beat)
+        times.add(process.beat.time)
     for d in _deliveries(state):
         times.update((d.fence, d.stamp))
     for request in state.late:
-        times.update((request.stamp, request.fence))
+        times.update((request.stamp, request.fence, request.asked.time))
     for store, broker in _worlds(state):
         times.add(store.floor)
         times.update([copy.stamp for copy in broker.copies])
         if store.record:
-            times.add(store.record.fence)
+            times.update((store.record.fence, store.record.asked.time))
     return {time: rank - 1 for rank, time in enumerate(sorted(times))}
 
 
@@ -66,15 +105,21 @@ def _apply(state: State, times: Map, names: Map) -> State:
         times[clock],
         (publishing[0], times[publishing[1]]),
         (_store(saved[0], times, names), _broker(saved[1], times, names)) if saved else None,
-        tuple(sorted(r._replace(caller=names[r.caller], stamp=times[r.stamp], fence=times[r.fence]) for r in late)),
+        tuple(sorted([_late(request, times, names) for request in late])),
         *ghosts,
     )
+
+
+def _late(request: Late, times: Map, names: Map) -> Late:
+    call, caller, stamp, fence, asked = request
+    return Late(call, names[caller], times[stamp], times[fence], asked._replace(time=times[asked.time]))
 
 
 def _store(store: Store, times: Map, names: Map) -> Store:
     record, floor, workers, ends = store
     if record:
-        record = record._replace(fence=times[record.fence], owner=names[record.owner])
+        asked = record.asked._replace(time=times[record.asked.time])
+        record = record._replace(fence=times[record.fence], owner=names[record.owner], asked=asked)
     known = [(names[identity], stage) for identity, stage in workers if identity in names]
     return Store(record, times[floor], tuple(sorted(known)), ends)
 
@@ -86,12 +131,12 @@ def _broker(broker: Broker, times: Map, names: Map) -> Broker:
 
 
 def _process(process: Process, times: Map, names: Map) -> Process:
-    identity, alive, deliveries, beat = process
+    identity, alive, deliveries, beat, count = process
     moved = [
         Delivery(names[caller], times[stamp], phase, times[fence], *flags)
         for caller, stamp, phase, fence, *flags in deliveries
     ]
-    return Process(names[identity], alive, tuple(sorted(moved)), times[beat])
+    return Process(names[identity], alive, tuple(sorted(moved)), beat._replace(time=times[beat.time]), count)
 
 
 def _swap(state: State) -> State:
@@ -108,7 +153,13 @@ def _swap(state: State) -> State:
 def _view(state: State, slot: int) -> tuple[object, ...]:
     """All that the state says about one worker, in terms that do not name it."""
     own = state.processes[slot]
-    process = (own.identity // 2, own.alive, own.beat, tuple([(d.caller // 2, *d[1:]) for d in own.deliveries]))
+    process = (
+        own.identity // 2,
+        own.alive,
+        own.beat,
+        own.snapshots,
+        tuple([(d.caller // 2, *d[1:]) for d in own.deliveries]),
+    )
     worlds = [_world_view(store, broker, slot) for store, broker in _worlds(state)]
     late = tuple([(r.call, r.caller // 2, r.stamp, r.fence) for r in state.late if r.caller % 2 == slot])
     return (process, *worlds, late)

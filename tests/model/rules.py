@@ -49,12 +49,18 @@ class Rules:
     """R7: a committed task has not ended until its hooks are done."""
     beat_snapshot: bool = True
     """R8: a beat releases only what was granted before its snapshot."""
+    beat_counts: bool = True
+    """R8: the worker's own count of snapshots tells which grant was before one. Off: the server's clock."""
     local_before_claim: bool = True
     """R8: the local set gets the id before the claim is sent. Off: when the reply arrives."""
     beat_frees_hooks: bool = True
     """R8: a beat releases ended tasks with pending hooks that nobody runs, as it does runs."""
     return_unheld: bool = True
     """R8: a process returns to the queue what its ack set holds and it does not."""
+    time_goes_on: bool = True
+    """Clocks: what waits goes on when the server's clock is set back. Off: it waits as much longer."""
+    watched_retention: bool = True
+    """Clocks: an ended id is kept for as long as somebody watched. Off: until a time of the server's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ def _world(faults: str, budget: int = 2, **options: bool | str) -> Scenario:
 SMALL = {
     "crashes": _world("kill, lost reply, resurrector crash"),
     "beats": _world("kill, lost reply, stale beat, impatience"),
+    "clocks": _world("clock set back, clock set ahead, stale beat, kill"),
+    "clocks, amqp": _world("clock set back, clock set ahead, blip, kill", broker="amqp"),
+    "clocks, lost copies": _world("clock set back, clock set ahead, hand over, copy lost", budget=3),
     "choices": _world("kill, lost reply, fail, final fail, hand over"),
     "false death": _world("false death, kill"),
     "late requests": _world("late request, kill"),

@@ -8,8 +8,22 @@ NOBODY = -1
 QUEUE = -1
 
 
+class Mark(NamedTuple):
+    """A moment in a worker's life: by its count of snapshots, or (rule `beat_counts` off) by the server's clock."""
+
+    snapshots: int = 0
+    time: int = 0
+
+
+NO_BEAT = Mark(-1, -1)
+
+
 class Record(NamedTuple):
-    """The task's record. Status: `s` waiting, `r` running, `h` hooks pending, `e` ended, `d` dead letter."""
+    """The task's record. Status: `s` waiting, `r` running, `h` hooks pending, `e` ended, `d` dead letter.
+
+    `asked` is when its owner asked for it; `ahead` says that it waits for a time which the server's clock has passed
+    once and, set back, will not reach for long.
+    """
 
     status: str
     fence: int
@@ -18,6 +32,8 @@ class Record(NamedTuple):
     due: bool = False
     crashes: int = 0
     outcome: str = ""
+    asked: Mark = Mark()
+    ahead: bool = False
 
 
 class Store(NamedTuple):
@@ -81,12 +97,13 @@ class Delivery(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A worker process; `beat` is the time of the empty snapshot that its late beat carries."""
+    """A worker process; `beat` is the empty snapshot that its late beat carries, `snapshots` how many it has begun."""
 
     identity: int
     alive: bool = True
     deliveries: tuple[Delivery, ...] = ()
-    beat: int = NOBODY
+    beat: Mark = NO_BEAT
+    snapshots: int = 0
 
 
 class Late(NamedTuple):
@@ -96,6 +113,7 @@ class Late(NamedTuple):
     caller: int
     stamp: int
     fence: int
+    asked: Mark = Mark()
 
 
 class State(NamedTuple):

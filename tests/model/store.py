@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from tests.model.rules import Rules
-from tests.model.state import NOBODY, Record, Store
+from tests.model.state import NOBODY, Mark, Record, Store
 
 Reply = tuple[str, Store]
+
+#: Of a record that nothing is to publish.
+NOT_DUE: Any = {"due": False, "ahead": False}
 
 
 def is_dead(store: Store, identity: int) -> bool:
@@ -16,46 +21,58 @@ def is_dead(store: Store, identity: int) -> bool:
     return store.stage(identity) in ("buried", "gone")
 
 
-def claim(rules: Rules, store: Store, now: int, caller: int, nonce: int, stamp: int, follow_up: bool) -> Reply:
+class Asking(NamedTuple):
+    """A claim: who asks and when, the nonce, the copy's stamp, whether the task is a follow-up."""
+
+    caller: int
+    nonce: int
+    stamp: int
+    asked: Mark
+    follow_up: bool
+
+
+def claim(rules: Rules, store: Store, now: int, asking: Asking) -> Reply:
+    caller, stamp = asking.caller, asking.stamp
     record = store.record
     if rules.dead_set and is_dead(store, caller):
         return "fenced", store
     if record is None:
         if stamp > 0 and stamp <= store.floor:
             return "settled", store
-        sticky = stamp > 0 or (follow_up and rules.sticky_follow_up)
-        return "granted", _grant(store, now, caller, Record("s", stamp, sticky=sticky))
+        sticky = stamp > 0 or (asking.follow_up and rules.sticky_follow_up)
+        return "granted", _grant(store, now, asking, Record("s", stamp, sticky=sticky))
     if stamp > record.fence and (record.status in "sr" or not rules.ended_is_final):
-        return "granted", _grant(store, now, caller, record._replace(sticky=True))
+        return "granted", _grant(store, now, asking, record._replace(sticky=True))
     if record.status == "s":
-        return _claim_waiting(store, record, now, caller, stamp)
+        return _claim_waiting(store, record, now, asking)
     if record.status == "r":
-        return _claim_running(rules, store, record, now, caller, nonce)
+        return _claim_running(rules, store, record, now, asking)
     if record.status == "h":
-        return _claim_hooks(rules, store, record, now, caller, nonce)
+        return _claim_hooks(rules, store, record, now, asking)
     return "settled", _mark_sticky(store, record)
 
 
-def _claim_waiting(store: Store, record: Record, now: int, caller: int, stamp: int) -> Reply:
-    if stamp < record.fence:
+def _claim_waiting(store: Store, record: Record, now: int, asking: Asking) -> Reply:
+    if asking.stamp < record.fence:
         return "stale", _mark_sticky(store, record)
-    return "granted", _grant(store, now, caller, record._replace(sticky=True))
+    return "granted", _grant(store, now, asking, record._replace(sticky=True))
 
 
-def _claim_running(rules: Rules, store: Store, record: Record, now: int, caller: int, nonce: int) -> Reply:
-    if record.owner == caller and (nonce == record.fence or not rules.nonce):
+def _claim_running(rules: Rules, store: Store, record: Record, now: int, asking: Asking) -> Reply:
+    if record.owner == asking.caller and (asking.nonce == record.fence or not rules.nonce):
         return "granted", store
     if is_dead(store, record.owner):
-        return "granted", _grant(store, now, caller, record._replace(sticky=True, crashes=record.crashes + 1))
+        return "granted", _grant(store, now, asking, record._replace(sticky=True, crashes=record.crashes + 1))
     return "busy", _mark_sticky(store, record)
 
 
-def _claim_hooks(rules: Rules, store: Store, record: Record, now: int, caller: int, nonce: int) -> Reply:
-    if record.owner == caller and (nonce == record.fence or not rules.nonce):
+def _claim_hooks(rules: Rules, store: Store, record: Record, now: int, asking: Asking) -> Reply:
+    if record.owner == asking.caller and (asking.nonce == record.fence or not rules.nonce):
         return "replay", store
     if record.owner == NOBODY or is_dead(store, record.owner):
         fence = max(store.floor + 1, now)
-        owned = record._replace(owner=caller, fence=fence, due=False, sticky=True)
+        owned = record._replace(owner=asking.caller, fence=fence, asked=asking.asked, **NOT_DUE)
+        owned = owned._replace(sticky=True)
         return "replay", store._replace(record=owned, floor=fence)
     return "busy", _mark_sticky(store, record)
 
@@ -123,25 +140,26 @@ def bury(store: Store, now: int, identity: int, max_crashes: int) -> Store:
     return _release(store, crashed, now)
 
 
-def reconcile(rules: Rules, store: Store, now: int, caller: int, snapshot: int) -> Store:
-    """Release what the caller owns and did not have in its local set at the time of the snapshot."""
+def reconcile(rules: Rules, store: Store, now: int, caller: int, snapshot: Mark) -> Store:
+    """Release what the caller asked for before it began the snapshot and does not have in it."""
     record = store.record
     if record is None or record.owner != caller or is_dead(store, caller):
         return store
     if record.status not in ("rh" if rules.beat_frees_hooks else "r"):
         return store
-    if rules.beat_snapshot and record.fence > snapshot:
+    if rules.beat_snapshot and record.asked > snapshot:
         return store
     return _release(store, record, now)
 
 
-def readopt(rules: Rules, store: Store, caller: int, fence: int) -> Store:
+def readopt(rules: Rules, store: Store, caller: int, fence: int, asked: Mark) -> Store:
     """Take back a local run that the store has lost."""
     if store.record is not None or is_dead(store, caller):
         return store
     if rules.floor_guards_lost and fence <= store.floor:
         return store
-    return store._replace(record=Record("r", fence, caller, sticky=True), floor=max(store.floor, fence))
+    run = Record("r", fence, caller, sticky=True, asked=asked)
+    return store._replace(record=run, floor=max(store.floor, fence))
 
 
 def mark_published(store: Store, fence: int) -> Store:
@@ -151,9 +169,29 @@ def mark_published(store: Store, fence: int) -> Store:
     return store._replace(record=record._replace(due=False))
 
 
-def _grant(store: Store, now: int, caller: int, record: Record) -> Store:
+def set_back(store: Store) -> Store:
+    """The server's clock is set back: a time that was noted before, and has not come, is far ahead."""
+    record = store.record
+    if record is None or record.due or record.owner != NOBODY or record.status not in "sh":
+        return store
+    return store._replace(record=record._replace(ahead=True))
+
+
+def set_ahead(rules: Rules, store: Store) -> Store:
+    """The server's clock is set ahead: what waits is due, and what was kept until a time is forgotten."""
+    record = store.record
+    if record is None or record.owner != NOBODY:
+        return store
+    if record.status in "sh":
+        return store._replace(record=record._replace(due=True, ahead=False))
+    if record.status == "e" and not rules.watched_retention:
+        return store._replace(record=None)
+    return store
+
+
+def _grant(store: Store, now: int, asking: Asking, record: Record) -> Store:
     fence = max(store.floor + 1, now)
-    running = record._replace(status="r", fence=fence, owner=caller, due=False, outcome="")
+    running = record._replace(status="r", fence=fence, owner=asking.caller, outcome="", asked=asking.asked, **NOT_DUE)
     return store._replace(record=running, floor=fence)
 
 
@@ -161,7 +199,7 @@ def _release(store: Store, record: Record, now: int) -> Store:
     """Make the record due for anybody: waiting again, or its hooks pending without an owner."""
     fence = max(store.floor + 1, now)
     status = "h" if record.status == "h" else "s"
-    freed = record._replace(status=status, fence=fence, owner=NOBODY, due=True, sticky=True)
+    freed = record._replace(status=status, fence=fence, owner=NOBODY, due=True, sticky=True, ahead=False)
     return store._replace(record=freed, floor=fence)
 
 

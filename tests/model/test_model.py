@@ -33,13 +33,16 @@ NEEDED = {
     "doubt_after_repeat": ("late requests", TWICE, "the delayed claim of W1 arrives: granted"),
     "ended_is_final": ("one server, rollback and false death", TWICE, "W2 claims copy 2: granted 3"),
     "floor_guards_lost": ("one server, rollback and failure", TWICE, "W1 commits 1: accepted"),
-    "dead_set": ("false death", STUCK, "W1 claims copy 0: granted 1"),
+    "dead_set": ("false death", TWICE, "W1 claims copy 0: granted 2"),
     "atomic_burial": ("false death", STUCK, "the runs of W1 are due"),
     "bury_before_return": ("false death", TWICE, "messages of W1 return"),
     "hooks_pending": ("crashes", STUCK, "W1 is killed"),
     "beat_snapshot": ("beats", STOLEN, "W1 takes an empty snapshot"),
+    "beat_counts": ("clocks", STOLEN, "the server's clock is set back"),
     "local_before_claim": ("beats", STOLEN, "W1 claims copy 0: granted 1, reply lost"),
     "beat_frees_hooks": ("one server, rollback and failure", STUCK, "W1 settles 1: forgotten"),
+    "time_goes_on": ("clocks, lost copies", STUCK, "the server's clock is set back"),
+    "watched_retention": ("clocks, amqp", TWICE, "the server's clock is set ahead"),
     "return_unheld": ("one server, rollback and failure", STUCK, "the store loses its last writes"),
 }
 

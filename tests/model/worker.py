@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tests.model import store as ops
 from tests.model.rules import Scenario
-from tests.model.state import NOBODY, QUEUE, Copy, Delivery, Late, Process, State, Store, name
+from tests.model.state import NO_BEAT, QUEUE, Copy, Delivery, Late, Mark, Process, State, Store, name
 
 
 class Step(NamedTuple):
@@ -23,7 +23,16 @@ def put(state: State, slot: int, process: Process) -> State:
 
 def time_after(state: State, store: Store) -> int:
     """The clock only needs to move when a fence was taken from it."""
-    return max(state.clock, store.floor)
+    return state.clock + (store.floor > state.store.floor)
+
+
+def mark(scenario: Scenario, state: State, slot: int) -> Mark:
+    """Return this moment in the worker's life, as a claim carries it."""
+    return Mark(state.processes[slot].snapshots) if scenario.rules.beat_counts else Mark(time=state.clock + 1)
+
+
+def asking(scenario: Scenario, state: State, slot: int, d: Delivery) -> ops.Asking:
+    return ops.Asking(d.caller, d.fence, d.stamp, mark(scenario, state, slot), scenario.follow_up)
 
 
 def replace(state: State, slot: int, old: Delivery, new: Delivery | None) -> State:
@@ -85,7 +94,7 @@ def claim(scenario: Scenario, state: State, slot: int, d: Delivery) -> Iterator[
         yield Step(f"{who} drops copy {d.stamp}: its server was replaced", replace(state, slot, d, None))
         return
     now = state.clock + 1
-    verdict, store = ops.claim(rules, state.store, now, d.caller, d.fence, d.stamp, scenario.follow_up)
+    verdict, store = ops.claim(rules, state.store, now, asking(scenario, state, slot, d))
     granted = verdict in ("granted", "replay")
     fence = store.record.fence if granted and store.record else 0
     label = f"{who} claims copy {d.stamp}: {verdict}" + (f" {fence}" if granted else "")
@@ -218,7 +227,7 @@ def lost(scenario: Scenario, applied: State, slot: int, d: Delivery, unheard: De
 def late(scenario: Scenario, state: State, slot: int, d: Delivery, call: str) -> Iterator[Step]:
     """The call timed out on its way: the client repeats it, and the first request arrives at any later time."""
     if spend(scenario, state, "late request"):
-        request = Late(call, d.caller, d.stamp, d.fence)
+        request = Late(call, d.caller, d.stamp, d.fence, mark(scenario, state, slot))
         waiting = _paid(state)._replace(late=(*state.late, request))
         label = f"{name(d.caller)} sends {call}, delayed on its way"
         doubtful = d._replace(doubtful=scenario.rules.doubt_after_repeat)
@@ -246,12 +255,14 @@ def beat(scenario: Scenario, state: State, slot: int) -> Iterator[Step]:
     if store.stage(process.identity) == "unknown":
         registered = state._replace(store=store.with_stage(process.identity, "alive"))
         yield Step(f"{me} registers again", registered)
-    if process.beat != NOBODY:
-        yield reconcile(scenario, put(state, slot, process._replace(beat=NOBODY)), slot, process.beat)
+    if process.beat != NO_BEAT:
+        yield reconcile(scenario, put(state, slot, process._replace(beat=NO_BEAT)), slot, process.beat)
     elif not local(scenario, process):
-        yield reconcile(scenario, state, slot, state.clock)
+        begun = put(state, slot, process._replace(snapshots=process.snapshots + 1))
+        snapshot = Mark(process.snapshots) if scenario.rules.beat_counts else Mark(time=state.clock)
+        yield reconcile(scenario, begun, slot, snapshot)
         if spend(scenario, state, "stale beat"):
-            stale = process._replace(beat=state.clock)
+            stale = process._replace(snapshots=process.snapshots + 1, beat=snapshot)
             yield Step(f"{me} takes an empty snapshot", put(_paid(state), slot, stale), True)
 
 
@@ -259,17 +270,17 @@ def _paid(state: State) -> State:
     return state._replace(faults=state.faults - 1)
 
 
-def reconcile(scenario: Scenario, state: State, slot: int, snapshot: int) -> Step:
+def reconcile(scenario: Scenario, state: State, slot: int, snapshot: Mark) -> Step:
     caller, now = state.processes[slot].identity, state.clock + 1
     store = ops.reconcile(scenario.rules, state.store, now, caller, snapshot)
-    label = f"{name(caller)} beats with nothing local at {snapshot}"
+    label = f"{name(caller)} beats with nothing local at {max(snapshot)}"
     return Step(label, state._replace(store=store, clock=time_after(state, store)))
 
 
 def readopt(scenario: Scenario, state: State, slot: int, d: Delivery) -> Iterator[Step]:
     if d.phase not in ("running", "commit?", "fail?") or d.caller != state.processes[slot].identity:
         return
-    store = ops.readopt(scenario.rules, state.store, d.caller, d.fence)
+    store = ops.readopt(scenario.rules, state.store, d.caller, d.fence, mark(scenario, state, slot))
     if store != state.store:
         yield Step(f"{name(d.caller)} beats: {d.fence} re-adopted", state._replace(store=store))
 

@@ -169,7 +169,7 @@ class Events(StoreMachine):
         self.store.runner.close()
 
 
-@pytest.mark.timeout(0 if DEEP else 120)
+@pytest.mark.timeout(0 if DEEP else 600)
 def test_every_history_keeps_the_promises(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relier.store.tasks.BATCH", 1)  # Burials and listings come in pieces.
     monkeypatch.setattr(Events, "client", client, raising=False)
