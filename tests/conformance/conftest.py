@@ -1,9 +1,10 @@
 """A fleet on each topology.
 
-`topology`  where the test runs; see `tests.conformance.topologies.where`
-`ground`    its store and broker, empty
-`fleets`    a factory of fleets on it: `fleets(heartbeat_ttl=2)`
-`fleet`     one with the default settings
+`topology`        where the test runs; see `tests.conformance.topologies.where`
+`ground`          its store and broker, empty
+`private_ground`  the same on servers that the test may hurt; `ground` is it then
+`fleets`          a factory of fleets on it: `fleets(heartbeat_ttl=2)`
+`fleet`           one with the default settings
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 
 from tests import sources
-from tests.conformance.topologies import TOPOLOGIES, USUAL, Ground, Topology
-from tests.conftest import SharedServers, skip
+from tests.conformance.topologies import TOPOLOGIES, USUAL, Ground, Servers, Topology
+from tests.conftest import PrivateRabbitmqs, PrivateServers, SharedServers, skip
 from tests.integration.harness import Harness
+from tests.servers import RabbitmqServer, RedisServer
 
 Fleets = Callable[..., Harness]
 
@@ -31,12 +33,40 @@ def topology(request: pytest.FixtureRequest) -> Topology:
 def ground(
     request: pytest.FixtureRequest, topology: Topology, servers: SharedServers, tmp_path: Path
 ) -> Iterator[Ground]:
-    try:
-        ground = topology.prepare(servers, tmp_path)
-    except sources.Unavailable as error:
-        skip(request, error)
+    if "private_ground" in request.fixturenames:
+        yield request.getfixturevalue("private_ground")
+        return
+    ground = _prepared(request, topology, servers, tmp_path)
     yield ground
     ground.close()
+
+
+@pytest.fixture
+def private_ground(request: pytest.FixtureRequest, topology: Topology, tmp_path: Path) -> Iterator[Ground]:
+    servers = OwnServers(request)
+    yield _prepared(request, topology, servers, tmp_path)
+
+
+def _prepared(request: pytest.FixtureRequest, topology: Topology, servers: Servers, folder: Path) -> Ground:
+    try:
+        return topology.prepare(servers, folder)
+    except sources.Unavailable as error:
+        skip(request, error)
+
+
+class OwnServers:
+    """Servers of one test, which may hurt them."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+
+    def store(self, kind: str) -> RedisServer:
+        start: PrivateServers = self._request.getfixturevalue("private_server")
+        return start(kind)
+
+    def rabbitmq(self) -> RabbitmqServer:
+        start: PrivateRabbitmqs = self._request.getfixturevalue("private_rabbitmq")
+        return start()
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 from dramatiq.common import dq_name
 
 from tests.integration.harness import Harness
-from tests.servers import RabbitmqServer, RedisServer
+from tests.servers import RabbitmqServer, RedisServer, Server
 
 
 class Servers(Protocol):
-    """The servers that the session shares."""
+    """Servers that the session shares, or of one test alone."""
 
     def store(self, kind: str) -> RedisServer: ...
 
@@ -28,6 +28,8 @@ class Ground:
     """What a test stands on: an empty store, an empty broker."""
 
     store: RedisServer
+    #: May be the same server.
+    broker: Server
     #: Makes a fleet: `fleet(store, folder, **settings)`.
     fleet: Callable[..., Harness] = Harness
     #: Cuts every connection to the broker; returns how many there were.
@@ -58,14 +60,14 @@ PROMISES = {
 def _one_redis(kind: str) -> Callable[[Servers, Path], Ground]:
     def prepare(servers: Servers, folder: Path) -> Ground:
         store = _emptied(servers.store(kind))
-        return Ground(store, cut=partial(_cut, store))
+        return Ground(store, store, cut=partial(_cut, store))
 
     return prepare
 
 
 def _two_redises(servers: Servers, folder: Path) -> Ground:
     store, broker = _emptied(servers.store("redis")), _emptied(servers.store("embedded"))
-    return Ground(store, partial(Harness, broker_url=broker.url), cut=partial(_cut, broker))
+    return Ground(store, broker, partial(Harness, broker_url=broker.url), cut=partial(_cut, broker))
 
 
 def _emptied(server: RedisServer) -> RedisServer:
@@ -97,6 +99,7 @@ def _rabbitmq(**settings: Any) -> Callable[[Servers, Path], Ground]:
         url = server.new_vhost()
         return Ground(
             store,
+            server,
             partial(RabbitmqFleet, rabbitmq=server, broker_url=url, **settings),
             cut=lambda: server.close_connections(url, abruptly=True),
             close=lambda: server.drop_vhost(url),
