@@ -178,7 +178,8 @@ class Adapter:
 
     def weaknesses(self) -> list[Weakness]:
         """Return the promises that are weaker on this broker."""
-        return [PREFETCHED, LATE_COPIES, ACCEPTED, DELAYS, UNDECODABLE, SPREAD, BACKLOG, DEPTH]
+        found = [PREFETCHED, ACCEPTED, UNDECODABLE, LATE_COPIES, BACKLOG, DEPTH]
+        return [*found, DELAYS, SPREAD] if self.broker.get_declared_delay_queues() else [*found, OWN_DELAYS]
 
     # -- the resurrector's queue ------------------------------------------------------------------------------
 
@@ -203,10 +204,11 @@ LATE_COPIES = Weakness(
 ACCEPTED = Weakness(
     "accepted", "A push that returned is as safe as this broker's enqueue makes it; Relier cannot confirm it."
 )
+OWN_DELAYS = Weakness("delays", "Delays are as safe as the broker keeps them. Retries are in the store.")
 DELAYS = Weakness(
     "delays",
-    "Delays are the broker's: worker memory, or whatever it uses. A worker may hold 1000 delayed tasks a thread; with"
-    " more, what is put back may wait for RELIER_RESURRECTION_CLAIM_GRACE_PERIOD. Retries are not affected.",
+    "Delayed tasks are held in worker memory. With more than 1000 a thread, what is put back may wait for"
+    " RELIER_RESURRECTION_CLAIM_GRACE_PERIOD. Retries are in the store.",
 )
 UNDECODABLE = Weakness(
     "undecodable",

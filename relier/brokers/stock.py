@@ -65,7 +65,7 @@ REDIS_DELAYS = Weakness(
     "delays",
     "Delayed tasks are held in worker memory. After a connection error a worker forgets those that it holds until it"
     " ends; with more than 1000 a thread, what is put back may wait for RELIER_RESURRECTION_CLAIM_GRACE_PERIOD. Retries"
-    " are not affected.",
+    " are in the store.",
     "Use Relier's own Redis broker.",
 )
 REDIS_UNDECODABLE = Weakness(
@@ -159,7 +159,7 @@ class RabbitmqAdapter(Adapter):
                 connection.close()
 
     def weaknesses(self) -> list[Weakness]:
-        found = [RABBITMQ_DELAYS, RABBITMQ_UNDECODABLE, LATE_COPIES, SPREAD, BACKLOG]
+        found = [RABBITMQ_FETCHED, RABBITMQ_DELAYS, RABBITMQ_UNDECODABLE, LATE_COPIES, BACKLOG]
         return found if self.broker.confirm_delivery else [RABBITMQ_ACCEPTED, *found]
 
 
@@ -194,11 +194,17 @@ RABBITMQ_ACCEPTED = Weakness(
     "Publisher confirms are off: a push that returned may not have reached RabbitMQ.",
     "RabbitmqBroker(confirm_delivery=True).",
 )
+RABBITMQ_FETCHED = Weakness(
+    "fetched",
+    "What a worker had fetched that hangs, or whose host vanished, comes back when RabbitMQ misses its AMQP heartbeats:"
+    " about a minute later by default. A killed worker's comes back at once.",
+    "Put ?heartbeat=3 into the URL, or use Relier's own RabbitMQ broker.",
+)
 RABBITMQ_DELAYS = Weakness(
     "delays",
     "Delayed tasks are held in worker memory, unacknowledged. With more than 1000 a thread, what is put back may wait"
     " for RELIER_RESURRECTION_CLAIM_GRACE_PERIOD; after consumer_timeout (30 min) they are delivered again. Retries are"
-    " not affected.",
+    " in the store.",
     "Use Relier's own RabbitMQ broker.",
 )
 RABBITMQ_UNDECODABLE = Weakness(

@@ -13,6 +13,7 @@ from dramatiq.common import dq_name
 
 from tests.integration.harness import Harness
 from tests.servers import RabbitmqServer, RedisServer, Server
+from tests.third_party.fleet import ForeignFleet
 
 
 class Servers(Protocol):
@@ -108,12 +109,36 @@ def _rabbitmq(**settings: Any) -> Callable[[Servers, Path], Ground]:
     return prepare
 
 
+def _plain_redis(servers: Servers, folder: Path) -> Ground:
+    store = _emptied(servers.store("redis"))
+    return Ground(store, partial(ForeignFleet, kind="plain-redis", where=store.url), cut=partial(_cut, store))
+
+
+def _plain_rabbitmq(servers: Servers, folder: Path) -> Ground:
+    server, store = servers.rabbitmq(), _emptied(servers.store("embedded"))
+    url = server.new_vhost()
+    return Ground(
+        store,
+        partial(ForeignFleet, kind="plain-rabbitmq", where=url, rabbitmq=server),
+        cut=lambda: server.close_connections(url, abruptly=True),
+        close=lambda: server.drop_vhost(url),
+    )
+
+
+def _sqlite(servers: Servers, folder: Path) -> Ground:
+    store = _emptied(servers.store("embedded"))
+    return Ground(store, partial(ForeignFleet, kind="sqlite", where=str(folder / "messages.sqlite")))
+
+
 TOPOLOGIES = {
     "embedded": Topology(_one_redis("embedded")),
     "redis": Topology(_one_redis("redis")),
     "two-redises": Topology(_two_redises),
     "rabbitmq": Topology(_rabbitmq()),
     "quorum": Topology(_rabbitmq(rabbitmq_queue_type="quorum")),
+    "plain-redis": Topology(_plain_redis, lacks=frozenset({"prefetched"})),
+    "plain-rabbitmq": Topology(_plain_rabbitmq),
+    "sqlite": Topology(_sqlite, lacks=frozenset({"prefetched"})),
 }
 
 #: Where a promise is tested in every run, unless the test says otherwise; the rest is marked `slow`.

@@ -42,7 +42,8 @@ def _redis(where: str) -> Any:
 def _rabbitmq(where: str) -> Any:
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-    return RabbitmqBroker(url=where, confirm_delivery=True)
+    # What a frozen worker had fetched comes back within seconds instead of minutes.
+    return RabbitmqBroker(url=f"{where}?heartbeat=4", confirm_delivery=True)
 
 
 def _sqlite(where: str) -> Any:

@@ -6,9 +6,7 @@ import re
 
 import pytest
 
-from tests.third_party.conftest import ForeignFleet
-
-pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+from tests.integration.harness import Harness
 
 WRONG = re.compile(
     r"The workers use another broker \(tests\.third_party\.sqlite_broker\.SqliteBroker\) than this resurrector"
@@ -16,13 +14,12 @@ WRONG = re.compile(
 )
 
 
-def _has_lease(fleet: ForeignFleet) -> bool:
+def _has_lease(fleet: Harness) -> bool:
     return any(lease.startswith("r|") for lease in fleet.store.fleet.leases().values())
 
 
-@pytest.mark.parametrize("kind", ["plain-rabbitmq", "sqlite"])
-def test_a_resurrector_gets_the_broker_from_the_workers_module(foreign_fleet: ForeignFleet) -> None:
-    fleet = foreign_fleet
+@pytest.mark.parametrize("topology", ["plain-rabbitmq", "sqlite"], indirect=True)
+def test_a_resurrector_gets_the_broker_from_the_workers_module(fleet: Harness) -> None:
     resurrector = fleet.resurrector()
     fleet.workers(2)
     fleet.wait(lambda: _has_lease(fleet), 30, "the resurrector's lease")
@@ -39,22 +36,21 @@ def test_a_resurrector_gets_the_broker_from_the_workers_module(foreign_fleet: Fo
     assert resurrector.stop() == 0
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
-def test_a_resurrector_without_the_workers_broker_refuses_to_start(foreign_fleet: ForeignFleet) -> None:
-    foreign_fleet.worker().wait_ready()
+@pytest.mark.parametrize("topology", ["sqlite"], indirect=True)
+def test_a_resurrector_without_the_workers_broker_refuses_to_start(fleet: Harness) -> None:
+    fleet.worker().wait_ready()
 
-    resurrector = foreign_fleet.resurrector(actors="")
+    resurrector = fleet.resurrector(actors="")
 
-    foreign_fleet.wait(lambda: resurrector.is_over, 30, "its refusal")
+    fleet.wait(lambda: resurrector.is_over, 30, "its refusal")
     assert resurrector.popen.returncode == 1
     found = WRONG.search(resurrector.text())
     assert found and found[1] == "start", resurrector.text()
     assert "Traceback" not in resurrector.text()
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
-def test_a_resurrector_that_started_first_leaves_to_workers_of_another_broker(foreign_fleet: ForeignFleet) -> None:
-    fleet = foreign_fleet
+@pytest.mark.parametrize("topology", ["sqlite"], indirect=True)
+def test_a_resurrector_that_started_first_leaves_to_workers_of_another_broker(fleet: Harness) -> None:
     resurrector = fleet.resurrector(actors="")
     fleet.wait(lambda: _has_lease(fleet), 30, "the resurrector's lease")
     fleet.workers(2)
