@@ -143,6 +143,23 @@ class WorkerProcess:
             "subscribed": self.control.subscribed_as == self.identity,
         }
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """What this process consumes."""
+        return self._queues
+
+    def also_consumes(self, queue: str) -> None:
+        """Note that this worker consumes a queue that was declared after its start."""
+        if queue in self._queues or self._stopped.is_set():
+            return
+        self._queues = (*self._queues, queue)
+        identity = self.identity
+        try:
+            if not self.store.fleet.register(identity, self.told()) and not self._stopped.is_set():
+                self.refence(identity)
+        except UNAVAILABLE:
+            logger.debug("The fleet does not know yet of a queue.", extra={"queue": queue})
+
     def _register(self) -> None:
         while not self.store.fleet.register(self.identity, self.told()):
             self.identity = new_identity()

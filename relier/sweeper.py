@@ -168,7 +168,7 @@ class Sweeper:
     def _publish_due(self) -> None:
         if not self._fleet_read or time.monotonic() - self._fleet_read > FLEET_REFRESH:
             self._read_fleet()
-        while self.publisher.publish(self.leases.shards, self._consumed):
+        while self.publisher.publish(self.leases.shards, self._consumed.union(self.process.queues)):
             self._renew()
 
 

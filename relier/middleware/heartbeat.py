@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from dramatiq import Broker, Worker
+from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError
 
 from relier.brokers.adapters import adapter_of
@@ -41,6 +42,8 @@ class Heartbeat(Middleware):
         self.installation = installation
         self._sweeper: SweeperThread | None = None
         self._stopping = False
+        #: Whether the worker consumes every queue that is declared, also from now on.
+        self._takes_all = False
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         try:
@@ -56,7 +59,8 @@ class Heartbeat(Middleware):
             worker.delay_prefetch = worker.queue_prefetch
         worker.work_queue = RecoveryFirst()
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)
-        consumed = worker.consumer_whitelist or broker.get_declared_queues()
+        consumed = worker.consumer_whitelist or {q_name(queue) for queue in broker.get_declared_queues()}
+        self._takes_all = not worker.consumer_whitelist
         self._stopping = False
         process.chores.append(lambda: self._end_if_crippled(worker))
         process.start(tuple(sorted(consumed)), worker.worker_threads)
@@ -65,6 +69,10 @@ class Heartbeat(Middleware):
         if settings.resurrection_enabled and process.role == "worker":
             self._sweeper = SweeperThread(process)
             self._sweeper.start()
+
+    def after_declare_queue(self, broker: Broker, queue_name: str) -> None:
+        if self._takes_all and self.installation.process is not None:
+            self.installation.process.also_consumes(q_name(queue_name))
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
         if self.installation.process is not None:
