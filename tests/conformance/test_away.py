@@ -27,7 +27,7 @@ def test_nothing_happens_when_the_store_freezes_for_a_while(private_ground: Grou
     _away(fleets(), freeze)
 
 
-@where()
+@where(needs="cuts")
 def test_nothing_happens_when_the_store_is_killed_and_comes_back(private_ground: Ground, fleets: Fleets) -> None:
     def kill(fleet: Harness) -> None:
         private_ground.store.kill()
@@ -37,7 +37,7 @@ def test_nothing_happens_when_the_store_is_killed_and_comes_back(private_ground:
     _away(fleets(), kill)
 
 
-@where(("two-redises", "rabbitmq"), never=("embedded", "redis"))
+@where(("two-redises", "rabbitmq"), needs="cuts", never=("embedded", "redis", "sqlite"))
 def test_nothing_happens_when_the_broker_is_killed_and_comes_back(private_ground: Ground, fleets: Fleets) -> None:
     def kill(fleet: Harness) -> None:
         private_ground.broker.kill()
@@ -47,7 +47,7 @@ def test_nothing_happens_when_the_broker_is_killed_and_comes_back(private_ground
     _away(fleets(), kill)
 
 
-@where()
+@where(needs="cuts", never=("sqlite",))
 def test_connections_to_the_broker_that_are_cut_are_invisible(ground: Ground, fleets: Fleets) -> None:
     cuts = 0
 

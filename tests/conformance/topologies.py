@@ -55,6 +55,7 @@ class Topology:
 #: Promises that a weaker broker may lack; a test says which of them it is about.
 PROMISES = {
     "prefetched": "what a dead process had only prefetched runs at once on another",
+    "cuts": "what was on its way when a connection to the broker was cut comes again at once",
 }
 
 
@@ -111,7 +112,8 @@ def _rabbitmq(**settings: Any) -> Callable[[Servers, Path], Ground]:
 
 def _plain_redis(servers: Servers, folder: Path) -> Ground:
     store = _emptied(servers.store("redis"))
-    return Ground(store, partial(ForeignFleet, kind="plain-redis", where=store.url), cut=partial(_cut, store))
+    fleet = partial(ForeignFleet, kind="plain-redis", where=store.url)
+    return Ground(store, store, fleet, cut=partial(_cut, store))
 
 
 def _plain_rabbitmq(servers: Servers, folder: Path) -> Ground:
@@ -119,6 +121,7 @@ def _plain_rabbitmq(servers: Servers, folder: Path) -> Ground:
     url = server.new_vhost()
     return Ground(
         store,
+        server,
         partial(ForeignFleet, kind="plain-rabbitmq", where=url, rabbitmq=server),
         cut=lambda: server.close_connections(url, abruptly=True),
         close=lambda: server.drop_vhost(url),
@@ -127,7 +130,8 @@ def _plain_rabbitmq(servers: Servers, folder: Path) -> Ground:
 
 def _sqlite(servers: Servers, folder: Path) -> Ground:
     store = _emptied(servers.store("embedded"))
-    return Ground(store, partial(ForeignFleet, kind="sqlite", where=str(folder / "messages.sqlite")))
+    fleet = partial(ForeignFleet, kind="sqlite", where=str(folder / "messages.sqlite"))
+    return Ground(store, store, fleet)  # A file has no server.
 
 
 TOPOLOGIES = {
@@ -136,7 +140,7 @@ TOPOLOGIES = {
     "two-redises": Topology(_two_redises),
     "rabbitmq": Topology(_rabbitmq()),
     "quorum": Topology(_rabbitmq(rabbitmq_queue_type="quorum")),
-    "plain-redis": Topology(_plain_redis, lacks=frozenset({"prefetched"})),
+    "plain-redis": Topology(_plain_redis, lacks=frozenset({"prefetched", "cuts"})),
     "plain-rabbitmq": Topology(_plain_rabbitmq),
     "sqlite": Topology(_sqlite, lacks=frozenset({"prefetched"})),
 }
