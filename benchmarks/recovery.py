@@ -1,6 +1,6 @@
 """Measure how soon a dead worker's task runs again on an idle one, at default settings.
 
-    python -m benchmarks.recovery [--kills 50] [--stops 3] [--server embedded|redis]
+    python -m benchmarks.recovery [--kills 50] [--stops 3] [--broker embedded|redis|two-redises|rabbitmq|quorum]
 
 One of two workers runs a task and is killed (SIGKILL), or frozen (SIGSTOP); the other one is idle. The time is that
 from the signal to the first line of the task's second run. With a resurrector process, and without: then the workers
@@ -15,9 +15,10 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
-from tests import sources
+from tests.conformance.topologies import TOPOLOGIES, OwnServers
 from tests.integration.harness import Effect, Harness, Process
 from tests.waiting import wait_until
 
@@ -62,18 +63,14 @@ class Round:
         self.workers.append(self.fleet.worker())
 
 
-def measure(kind: str, dedicated: bool, kills: int, stops: int) -> list[float]:
-    server = sources.start(kind, private=True)
-    with tempfile.TemporaryDirectory(prefix="rl-recovery-") as folder:
-        fleet = Harness(server, Path(folder))
-        try:
+def measure(topology: str, dedicated: bool, kills: int, stops: int) -> list[float]:
+    with tempfile.TemporaryDirectory(prefix="rl-recovery-") as folder, closing(OwnServers()) as servers:
+        ground = TOPOLOGIES[topology].prepare(servers, Path(folder))
+        with closing(ground.fleet(ground.store, Path(folder))) as fleet:
             fleet_round = Round(fleet, dedicated)
             lost = [fleet_round.lose_one(signal.SIGKILL, 30) for _ in range(kills)]
             frozen = [fleet_round.lose_one(signal.SIGSTOP, 60)[0] for _ in range(stops)]
             fleet.settle(kills + stops, 60)
-        finally:
-            fleet.close()
-            server.close()
     times = sorted(seconds for seconds, _ in lost)
     who = "with a resurrector" if dedicated else "without a resurrector"
     print(f"{who}, {len(times)} SIGKILLs: {_summary(times)}", flush=True)
@@ -100,13 +97,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--stops", type=int, default=3)
-    parser.add_argument("--server", choices=sources.STORES, default="embedded")
+    parser.add_argument("--broker", choices=tuple(TOPOLOGIES), default="embedded")
     parser.add_argument("--only", choices=("resurrector", "workers"))
     args = parser.parse_args()
     late = False
     for name, dedicated in (("resurrector", True), ("workers", False)):
         if args.only in (None, name):
-            times = measure(args.server, dedicated, args.kills, args.stops)
+            times = measure(args.broker, dedicated, args.kills, args.stops)
             late |= statistics.median(times) > P50 or _percentile(times, 0.99) > P99
     sys.exit(1 if late else 0)
 

@@ -1,12 +1,14 @@
 """Kill workers under load and account for every task.
 
-    python -m benchmarks.zero_loss [--tasks 5000] [--kills 30] [--outages 0] [--server embedded|redis] [--resurrector]
+    python -m benchmarks.zero_loss [--tasks 5000] [--kills 30] [--closes 0] [--outages 0]
+                                   [--broker embedded|redis|two-redises|rabbitmq|quorum] [--resurrector]
 
 Two to four worker processes run short tasks: sync, async, with a retry, with a callback. SIGKILLs are spread over the
 work, and the dead are replaced at once, as a supervisor does. At the end exactly one commit per task must be accepted,
 by the store's counters and its event stream, and the tasks' own effect log must explain every run beyond the first by
-a kill, a failure, or a release (a claim whose reply was lost). Redis outages come on top: it is frozen for as long as a
-socket's timeout, or killed and restarted. Exit code 1 if anything is wrong.
+a kill, a failure, or a release (a claim whose reply was lost). On top come closes: every connection to the broker is
+cut at once; and outages: store and broker in turn are frozen for as long as a socket's timeout, or killed and
+restarted. Exit code 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import sources
+from tests.conformance.topologies import TOPOLOGIES, Ground, OwnServers
 from tests.integration.harness import Effect, Harness
+from tests.servers import Server
 from tests.waiting import wait_until
 
 FEWEST, MOST = 2, 4
@@ -37,21 +41,25 @@ class Onslaught:
     """One fleet under load that loses workers."""
 
     fleet: Harness
+    ground: Ground
     tasks: int
     kills: int
+    closes: int
     outages: int
     chance: random.Random
+    closed: int = 0
     killed: dict[int, float] = field(default_factory=dict)
+    _hurt: Server | None = None
 
     def run(self) -> list[str]:
         """Push everything, kill, and return what is wrong at the end."""
         pushed, calling = self._push()
-        for number in range(1, self.kills + 1):
+        events = [self._kill_one] * self.kills + [self._close] * self.closes + [self._outage] * self.outages
+        self.chance.shuffle(events)
+        for number, strike in enumerate(events, 1):
             self._refill()
-            self._wait_for(number * pushed // (self.kills + 1))
-            self._kill_one()
-            if number * self.outages // self.kills > (number - 1) * self.outages // self.kills:
-                self._outage()
+            self._wait_for(number * pushed // (len(events) + 1))
+            strike()
         self._refill()
         counters = self.fleet.settle(pushed + calling, DEADLINE)
         findings = self._account(counters, pushed + calling)
@@ -94,8 +102,12 @@ class Onslaught:
         victim.end()  # Dramatiq's main process, which would wait for a child that died while it started.
         self.killed[victim.pid] = time.monotonic()
 
+    def _close(self) -> None:
+        self.closed += wait_until(self.ground.cut, DEADLINE, "connections to cut")
+
     def _outage(self) -> None:
-        server = self.fleet.server
+        store, broker = self.ground.store, self.ground.broker
+        server = self._hurt = store if self._hurt is broker else broker
         if self.chance.random() < 0.5:
             server.stop()
             time.sleep(self.fleet.settings.redis_socket_timeout)
@@ -154,26 +166,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=5000)
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--closes", type=int, default=0)
     parser.add_argument("--outages", type=int, default=0)
-    parser.add_argument("--server", choices=sources.STORES, default="embedded")
+    parser.add_argument("--broker", choices=tuple(TOPOLOGIES), default="embedded")
     parser.add_argument("--resurrector", action="store_true")
     parser.add_argument("--seed", type=int, default=None)
     args = parser.parse_args()
     seed = args.seed if args.seed is not None else random.randrange(10**6)
-    server = sources.start(args.server, private=True)
-    with tempfile.TemporaryDirectory(prefix="rl-zero-loss-") as folder:
-        fleet = Harness(server, Path(folder))
-        try:
+    with tempfile.TemporaryDirectory(prefix="rl-zero-loss-") as folder, closing(OwnServers()) as servers:
+        ground = TOPOLOGIES[args.broker].prepare(servers, Path(folder))
+        with closing(ground.fleet(ground.store, Path(folder))) as fleet:
             if args.resurrector:
                 fleet.resurrector().wait_ready()
             start = time.monotonic()
-            onslaught = Onslaught(fleet, args.tasks, args.kills, args.outages, random.Random(seed))
+            chance = random.Random(seed)
+            onslaught = Onslaught(fleet, ground, args.tasks, args.kills, args.closes, args.outages, chance)
             findings = onslaught.run()
             summary = _summary(fleet, onslaught, time.monotonic() - start)
-        finally:
-            fleet.close()
-            server.close()
-    print(f"seed {seed}, {server.description}: {summary}")
+    print(f"seed {seed}, {args.broker} ({ground.broker.description}): {summary}")
     for finding in findings:
         print(f"WRONG: {finding}")
     print("exactly one commit per task" if not findings else "NOT as promised")
@@ -184,8 +194,8 @@ def _summary(fleet: Harness, onslaught: Onslaught, seconds: float) -> str:
     count = Counter(fleet.store.counters())
     runs = len({(effect.task, effect.fence) for effect in fleet.effects()})
     return (
-        f"{count['accepted']} tasks, {len(onslaught.killed)} SIGKILLs, {onslaught.outages} outages,"
-        f" {runs} runs in {seconds:.0f} s:"
+        f"{count['accepted']} tasks, {len(onslaught.killed)} SIGKILLs, {onslaught.closes} times every connection to the"
+        f" broker cut ({onslaught.closed} in all), {onslaught.outages} outages, {runs} runs in {seconds:.0f} s:"
         f" {count['completed']} completed, {count['dead']} dead, {count['discarded']} discarded;"
         f" {count['crashes']} runs crashed, {count['failed']} failed, {count['replays']} hooks replayed,"
         f" {count['published']} copies published, {count['released']} released, {count['refused']} commits refused"

@@ -10,16 +10,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import sources
-from tests.conformance.topologies import TOPOLOGIES, USUAL, Ground, Servers, Topology
-from tests.conftest import PrivateRabbitmqs, PrivateServers, SharedServers, skip
+from tests.conformance.topologies import TOPOLOGIES, USUAL, Ground, OwnServers, Servers, Topology
+from tests.conftest import SharedServers, skip
 from tests.integration.harness import Harness
-from tests.servers import RabbitmqServer, RedisServer
 
 Fleets = Callable[..., Harness]
 
@@ -43,8 +43,8 @@ def ground(
 
 @pytest.fixture
 def private_ground(request: pytest.FixtureRequest, topology: Topology, tmp_path: Path) -> Iterator[Ground]:
-    servers = OwnServers(request)
-    yield _prepared(request, topology, servers, tmp_path)
+    with closing(OwnServers()) as servers:
+        yield _prepared(request, topology, servers, tmp_path)
 
 
 def _prepared(request: pytest.FixtureRequest, topology: Topology, servers: Servers, folder: Path) -> Ground:
@@ -52,21 +52,6 @@ def _prepared(request: pytest.FixtureRequest, topology: Topology, servers: Serve
         return topology.prepare(servers, folder)
     except sources.Unavailable as error:
         skip(request, error)
-
-
-class OwnServers:
-    """Servers of one test, which may hurt them."""
-
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        self._request = request
-
-    def store(self, kind: str) -> RedisServer:
-        start: PrivateServers = self._request.getfixturevalue("private_server")
-        return start(kind)
-
-    def rabbitmq(self) -> RabbitmqServer:
-        start: PrivateRabbitmqs = self._request.getfixturevalue("private_rabbitmq")
-        return start()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pytest
 from dramatiq.common import dq_name
 
+from tests import sources
 from tests.integration.harness import Harness
 from tests.servers import RabbitmqServer, RedisServer, Server
 from tests.third_party.fleet import ForeignFleet
@@ -22,6 +23,25 @@ class Servers(Protocol):
     def store(self, kind: str) -> RedisServer: ...
 
     def rabbitmq(self) -> RabbitmqServer: ...
+
+
+class OwnServers:
+    """Servers that nobody else uses, to be hurt. Close it to end them. Raises `sources.Unavailable`."""
+
+    def __init__(self) -> None:
+        self._started: list[Server] = []
+
+    def store(self, kind: str) -> RedisServer:
+        self._started.append(started := sources.start(kind, private=True))
+        return started
+
+    def rabbitmq(self) -> RabbitmqServer:
+        self._started.append(started := sources.start_rabbitmq(private=True))
+        return started
+
+    def close(self) -> None:
+        for server in self._started:
+            server.close()
 
 
 @dataclass(frozen=True)
