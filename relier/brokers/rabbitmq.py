@@ -16,13 +16,13 @@ import redis
 from dramatiq import Message
 from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
-from dramatiq.errors import QueueJoinTimeout
+from dramatiq.errors import BrokerConnectionError, QueueJoinTimeout
 from dramatiq.middleware import Middleware
 
 from relier.brokers.own import OwnBroker
 from relier.brokers.place import Place, cluster_of, rabbitmq_place
 from relier.brokers.rabbitmq_checks import look_at
-from relier.brokers.rabbitmq_connection import LOST, Inquiries, closed, describe, parameters_of
+from relier.brokers.rabbitmq_connection import Inquiries, closed, describe, parameters_of
 from relier.brokers.rabbitmq_consumer import RabbitmqConsumer
 from relier.brokers.rabbitmq_publisher import NoSuchQueue, Publisher
 from relier.brokers.rabbitmq_session import Session, Sessions
@@ -287,7 +287,7 @@ class RelierRabbitmqBroker(OwnBroker):
         parameters = parameters_of(self.url, self.settings, "inquiry")
         try:
             return rabbitmq_place(parameters, self._wired().inquiries.ask(cluster_of), prefix)
-        except LOST:
+        except BrokerConnectionError:
             return rabbitmq_place(parameters, "", prefix)
 
     # -- Dramatiq's own commands --------------------------------------------------------------------------------

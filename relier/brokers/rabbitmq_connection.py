@@ -160,7 +160,8 @@ class Link:
                 if not self._closing:
                     self.drop(error)
                     continue
-            return
+            break
+        self._loop.close()
 
     def _connected(self, result: Any) -> None:
         if isinstance(result, BaseException):

@@ -29,7 +29,7 @@ LONGEST_WAIT = 0.25
 #: Pause (s) before another try while the broker or the store is away.
 PAUSE = 0.25
 #: Pause (s) before another try when RabbitMQ refuses to let this process consume.
-REFUSED_PAUSE = 5.0
+REFUSED_PAUSE = 1.0
 #: Longest wait (s) at the end until acknowledgements have left: those that wait for durability included.
 FAREWELL = 2.5
 #: Names undecodable bytes, the same at each delivery.
