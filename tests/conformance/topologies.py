@@ -168,6 +168,8 @@ TOPOLOGIES = {
 #: Where a promise is tested in every run, unless the test says otherwise; the rest is marked `slow`.
 USUAL = ("embedded", "rabbitmq")
 EVERYWHERE = tuple(TOPOLOGIES)
+#: Brokers that are not Relier's.
+FOREIGN = ("plain-redis", "plain-rabbitmq", "sqlite")
 
 
 def where(usual: Iterable[str] = USUAL, needs: str = "", never: Iterable[str] = ()) -> pytest.MarkDecorator:

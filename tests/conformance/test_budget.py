@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from relier.envelope import stamp_of
 from relier.sending import sending_of
 from relier.store import Verdict
 from relier.store.scripts import script
+from tests.conformance.topologies import FOREIGN, where
 from tests.integration.harness import Harness
 from tests.waiting import wait_until
 
@@ -33,6 +32,7 @@ class Calls:
         return self._read(self._fleet) - self._before
 
 
+@where(never=FOREIGN)
 def test_a_task_costs_two_calls_of_the_store(fleet: Harness) -> None:
     """Claim and commit. Fetches, acknowledgements and settlements are shared by many tasks."""
     tasks = 3000
@@ -50,14 +50,14 @@ def test_a_task_costs_two_calls_of_the_store(fleet: Harness) -> None:
             if counted.get("commit", 0) >= tasks:
                 break
     assert counted["claim"] == counted["commit"] == tasks
-    assert counted["exchange"] < tasks / 2
+    assert counted.get("exchange", 0) < tasks / 2
     assert counted.get("settle", 0) < tasks / 2
-    assert counted["fleet_beat"] < 20
+    assert counted["fleet_beat"] < tasks / 10
     assert calls.made() >= 2 * tasks
     fleet.settle(tasks)
 
 
-@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+@where(("embedded",), never=FOREIGN)
 def test_a_heartbeat_costs_the_same_however_many_tasks_run(fleet: Harness) -> None:
     worker = fleet.worker(threads=40)
     worker.wait_settled_in()
@@ -68,8 +68,8 @@ def test_a_heartbeat_costs_the_same_however_many_tasks_run(fleet: Harness) -> No
 
     busy = _calls_of_three_beats(fleet, worker.identity)
 
-    # Reconciliation, once in ten seconds, takes a call for each shard, whether idle or not.
-    assert abs(busy - idle) <= 70, (idle, busy)
+    # Reconciliation, once in ten seconds, takes a call for each of 64 shards, whether idle or not.
+    assert busy - idle < 3 * 40, (idle, busy)
     fleet.open_gate()
     fleet.settle(40)
 
@@ -81,12 +81,13 @@ def _calls_of_three_beats(fleet: Harness, worker: str) -> int:
         return int(fleet.store.runner.command("HGET", fleet.store.keys.fleet[1], worker) or 0)
 
     start = beats()
-    wait_until(lambda: beats() > start, 5, "a beat")
+    wait_until(lambda: beats() > start, 30, "a beat")
     calls, start = Calls(fleet), beats()
-    wait_until(lambda: beats() >= start + 3, 10, "three beats")
+    wait_until(lambda: beats() >= start + 3, 60, "three beats")
     return calls.made()
 
 
+@where(("embedded", "redis"), never=FOREIGN)
 def test_a_running_task_takes_little_beside_its_payload(fleet: Harness) -> None:
     tasks = 200
     idle = _bytes_of_the_store(fleet)
@@ -110,16 +111,18 @@ def _bytes_of_the_store(fleet: Harness) -> int:
     return sum(int(client.memory_usage(key, samples=0) or 0) for key in client.scan_iter("rl:*"))
 
 
+@where(("embedded",), never=(*FOREIGN, "two-redises", "rabbitmq", "quorum"))
 def test_ended_tasks_leave_nothing(fleet: Harness) -> None:
+    """Where the removal of a message is confirmed; else the task's id is kept for a while."""
     tasks = 10_000
     fleet.worker(threads=8)
     fleet.settle(0)
     fleet.broker.enqueue_many([fleet.actors.quick.message(i) for i in range(tasks)])
 
-    counters = fleet.settle(tasks, 60)
+    counters = fleet.settle(tasks, 100)
 
     assert counters["completed"] == tasks
-    fleet.wait(lambda: fleet.store.live()["records"] == 0, 10, "an empty store")
+    fleet.wait(lambda: fleet.store.live()["records"] == 0, 30, "an empty store")
     assert fleet.store.live() == {"records": 0, "due": 0, "dead_letters": 0, "remembered": 0}
     kinds = {key.rpartition(b":")[2] for key in fleet.store.client.scan_iter("rl:*")}
-    assert kinds <= {b"meta", b"workers", b"beats", b"leases", b"about", b"gone"}, kinds
+    assert kinds <= {b"meta", b"workers", b"beats", b"leases", b"about", b"gone", b"pulses"}, kinds
