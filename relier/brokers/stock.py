@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -29,6 +30,21 @@ logger = logging.getLogger(__name__)
 class RedisAdapter(Adapter):
     """Dramatiq's `RedisBroker`."""
 
+    def __init__(self, broker: Any) -> None:
+        super().__init__(broker)
+        #: What the consumer of each queue holds until its time has come, by Redis's id for it.
+        self._delayed: dict[str, dict[str, MessageProxy]] = defaultdict(dict)
+
+    def guarded(self, consumer: Consumer, queue_name: str, installation: Installation) -> Consumer:
+        """Also return to the queue the delayed messages that Dramatiq dropped with the consumer before this one.
+
+        It does so after a connection error, and Redis counts them as this worker's as long as that lives.
+        """
+        delayed = self._delayed[queue_name]
+        consumer.requeue(list(delayed.values()))
+        delayed.clear()
+        return _RedisConsumer(consumer, queue_name, self, installation, delayed)
+
     def begin_work(self) -> None:
         mark_redis(self.broker.client, self.broker.namespace)
 
@@ -51,8 +67,38 @@ class RedisAdapter(Adapter):
         return redis_place(self.broker.client, self.broker.namespace)
 
     def weaknesses(self) -> list[Weakness]:
-        redis_only = [REDIS_FETCHED, REDIS_DELAYS, REDIS_UNDECODABLE, REDIS_FULL, REDIS_CLOCKS]
+        redis_only = [REDIS_FETCHED, REDIS_CUTS, REDIS_DELAYS, REDIS_UNDECODABLE, REDIS_FULL, REDIS_CLOCKS]
         return [*redis_only, LATE_COPIES, SPREAD, BACKLOG]
+
+
+class _RedisConsumer(GuardedConsumer):
+    """Knows which delayed messages it holds.
+
+    Parameters:
+      inner, queue_name, adapter, installation: see `GuardedConsumer`.
+      delayed: where it notes them, by Redis's id.
+    """
+
+    def __init__(
+        self,
+        inner: Consumer,
+        queue_name: str,
+        adapter: Adapter,
+        installation: Installation,
+        delayed: dict[str, MessageProxy],
+    ) -> None:
+        super().__init__(inner, queue_name, adapter, installation)
+        self.delayed = delayed
+
+    def __next__(self) -> MessageProxy | None:
+        message = super().__next__()
+        if message is not None and "eta" in message.options:
+            self.delayed[message.options["redis_message_id"]] = message
+        return message
+
+    def ack(self, message: MessageProxy) -> None:
+        super().ack(message)
+        self.delayed.pop(message.options["redis_message_id"], None)
 
 
 REDIS_FETCHED = Weakness(
@@ -63,9 +109,13 @@ REDIS_FETCHED = Weakness(
 )
 REDIS_DELAYS = Weakness(
     "delays",
-    "Delayed tasks are held in worker memory. After a connection error a worker forgets those that it holds until it"
-    " ends; with more than 1000 a thread, what is put back may wait for RELIER_RESURRECTION_CLAIM_GRACE_PERIOD. Retries"
-    " are in the store.",
+    "Delayed tasks are held in worker memory. With more than 1000 a thread, what is put back may wait for"
+    " RELIER_RESURRECTION_CLAIM_GRACE_PERIOD. Retries are in the store.",
+    "Use Relier's own Redis broker.",
+)
+REDIS_CUTS = Weakness(
+    "cuts",
+    "A message whose delivery was lost with the connection stays with the worker that asked for it until that ends.",
     "Use Relier's own Redis broker.",
 )
 REDIS_UNDECODABLE = Weakness(

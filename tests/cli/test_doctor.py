@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relier.store import Store
 from tests.cli.conftest import CommandLine, Tasks
 from tests.conftest import PrivateServers
@@ -132,3 +134,49 @@ def test_an_embedded_server_is_told_apart(tmp_path: Path) -> None:
     done = run_rl(tmp_path, "doctor", state_dir=str(tmp_path / "state"))
     assert done.returncode == 0
     assert "The embedded server is used" in done.stdout
+
+
+PLAIN = """
+import dramatiq, relier
+from dramatiq.brokers.{module} import {name}
+
+dramatiq.set_broker(relier.install({name}(url={url!r})))
+
+@dramatiq.actor
+def nothing(): pass
+"""
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+def test_a_broker_of_others_gets_a_line_for_each_weaker_promise(rl: CommandLine) -> None:
+    name = actors(rl.folder, PLAIN.format(module="redis", name="RedisBroker", url=rl.url))
+    report = rl.json("doctor", actors=name)
+
+    found = [f for f in report["findings"] if f["name"].startswith("broker")]
+    assert report["ok"]
+    assert found[0]["level"] == "ok"
+    assert found[0]["message"].endswith("dramatiq: tasks are protected from their first claim on.")
+    assert {f["level"] for f in found[1:]} == {"warning"}
+    assert all(f["message"] and f["fix"] for f in found[1:])
+    names = [f["name"].removeprefix("broker, ") for f in found[1:]]
+    assert names == [
+        *("fetched", "cuts", "delays", "undecodable", "out of memory", "clocks"),
+        *("late copies", "spread", "backlog"),
+    ]
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+def test_workers_of_another_broker_are_told_of(rl: CommandLine, store: Store) -> None:
+    told = {"role": "worker", "host": "here", "pid": 1, "queues": ["default"], "broker": {"family": "some.Broker"}}
+    store.fleet.register("w1", told)
+    assert not [f for f in rl.json("doctor")["findings"] if "another broker" in f["message"]]  # It is not alive.
+
+    with store.client.pubsub() as subscription:
+        subscription.subscribe(store.keys.control("w1"))
+        assert subscription.get_message(timeout=10)
+        findings = rl.json("doctor")["findings"]
+
+    (finding,) = [f for f in findings if "another broker" in f["message"]]
+    assert finding["level"] == "warning"
+    assert finding["message"].startswith("The workers use another broker (some.Broker) than what this command knows")
+    assert "RELIER_ACTORS" in finding["fix"]

@@ -1,0 +1,232 @@
+"""The consumers of brokers that are not Relier's lose nothing that Relier can keep."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from dramatiq import Message
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import ActorNotFound, DecodeError
+
+import relier
+from relier.brokers.adapters import adapter_of
+from relier.brokers.guard import GuardedConsumer
+from relier.brokers.lanes import give_back
+from relier.installation import Installation, installation_of
+from relier.settings import Settings
+from tests.third_party.sqlite_broker import SqliteBroker
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+
+
+@dataclass
+class Inner(Consumer):
+    """A broker's consumer that notes what it is told."""
+
+    arriving: deque[Any] = field(default_factory=deque)
+    done: list[tuple[str, Any]] = field(default_factory=list)
+    flavour: str = "plain"
+    connection: Any = field(default_factory=lambda: SimpleNamespace(is_open=True))
+
+    def __next__(self) -> MessageProxy | None:
+        item = self.arriving.popleft()
+        if isinstance(item, Exception):
+            raise item
+        return item if item is None else MessageProxy(item)
+
+    def ack(self, message: MessageProxy) -> None:
+        self.done.append(("ack", message.message_id))
+
+    def nack(self, message: MessageProxy) -> None:
+        self.done.append(("nack", message.message_id))
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        self.done += [("requeue", message.message_id) for message in messages]
+
+
+def message(**options: Any) -> Message[None]:
+    return Message("default", "add", (1,), {}, options)
+
+
+@pytest.fixture
+def sqlite(settings: Settings, tmp_path: Any) -> SqliteBroker:
+    broker = SqliteBroker(str(tmp_path / "messages"))
+    relier.install(broker, settings)
+    broker.declare_queue("default")
+    return broker
+
+
+@pytest.fixture
+def installation(sqlite: SqliteBroker) -> Installation:
+    return installation_of(sqlite)
+
+
+@pytest.fixture
+def inner() -> Inner:
+    return Inner()
+
+
+@pytest.fixture
+def guard(sqlite: SqliteBroker, installation: Installation, inner: Inner) -> GuardedConsumer:
+    return GuardedConsumer(inner, "default", adapter_of(sqlite), installation)
+
+
+def dead_letters(installation: Installation) -> list[tuple[str, str, bytes]]:
+    """Return id, reason and body of each."""
+    store = installation.store
+    found = [(task, store.records([task], shard)[task]) for task, shard, _ in store.dead_letters(10)]
+    return [(task, record.reason, record.body) for task, record in found]
+
+
+def taken(guard: GuardedConsumer, inner: Inner, item: Message[None]) -> MessageProxy:
+    inner.arriving.append(item)
+    found = next(guard)
+    assert found is not None
+    return found
+
+
+def test_ordinary_messages_pass(guard: GuardedConsumer, inner: Inner) -> None:
+    inner.arriving.append(None)
+    assert next(guard) is None
+    found = taken(guard, inner, message())
+    guard.ack(found)
+    guard.requeue([found])
+    assert inner.done == [("ack", found.message_id), ("requeue", found.message_id)]
+    assert guard.flavour == "plain"
+
+
+def test_bytes_that_cannot_be_decoded_are_one_dead_letter_however_often_they_come(
+    guard: GuardedConsumer, inner: Inner, installation: Installation
+) -> None:
+    error = DecodeError("no", b"\xffnot a message", ValueError())  # type: ignore[no-untyped-call]
+    inner.arriving.extend([error, error])
+    assert next(guard) is None
+    assert next(guard) is None
+    ((task, reason, body),) = dead_letters(installation)
+    assert task.startswith("raw-")
+    assert (reason, body) == ("PayloadIntegrityError", b"\xffnot a message")
+
+
+def test_a_rejected_message_is_a_dead_letter_of_the_store_alone(
+    guard: GuardedConsumer, inner: Inner, installation: Installation
+) -> None:
+    found = taken(guard, inner, message())
+    found.fail()
+    found.stuff_exception(ActorNotFound("add"))  # type: ignore[no-untyped-call]
+    guard.nack(found)
+    assert inner.done == [("ack", found.message_id)]
+    assert [(task, reason) for task, reason, _ in dead_letters(installation)] == [(found.message_id, "ActorNotFound")]
+
+
+def test_a_tick_of_a_resurrector_is_no_dead_letter(
+    guard: GuardedConsumer, inner: Inner, installation: Installation
+) -> None:
+    tick = message().copy(queue_name="relier.resurrector.1")
+    guard.nack(taken(guard, inner, tick))
+    assert inner.done == [("ack", tick.message_id)]
+    assert dead_letters(installation) == []
+
+
+def test_a_copy_that_goes_back_is_there_before_the_other_one_is_removed(
+    guard: GuardedConsumer, inner: Inner, sqlite: SqliteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = taken(guard, inner, sqlite.enqueue(message()))
+    give_back(found)
+    assert sqlite.count("default") == 1
+
+    guard.ack(found)
+
+    assert sqlite.count("default") == 2
+    with sqlite.cursor() as cursor:
+        bodies = [Message.decode(body) for (body,) in cursor.execute("SELECT body FROM messages")]
+    assert bodies[0].options == bodies[1].options  # The same task.
+    assert inner.done == [("ack", found.message_id)]
+
+
+def test_a_copy_that_cannot_go_back_is_not_removed(
+    guard: GuardedConsumer, inner: Inner, sqlite: SqliteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(message: Message[Any]) -> None:
+        raise ConnectionError("away")
+
+    found = taken(guard, inner, message())
+    give_back(found)
+    monkeypatch.setattr(sqlite, "enqueue", refuse)
+    with pytest.raises(ConnectionError):
+        guard.ack(found)
+    assert inner.done == []
+
+
+# -- Dramatiq's own -------------------------------------------------------------------------------------------------
+
+
+def test_rabbitmq_gets_acknowledgements_only_by_the_consumer_that_delivered(settings: Settings) -> None:
+    broker = relier.install(RabbitmqBroker(), settings)
+    adapter, installation = adapter_of(broker), installation_of(broker)
+    old_inner, new_inner = Inner(), Inner()
+    old = adapter.guarded(old_inner, "default", installation)
+    assert isinstance(old, GuardedConsumer)
+    held, ended = taken(old, old_inner, message()), taken(old, old_inner, message())
+    old.ack(ended)
+    assert held.may_start()
+
+    old_inner.connection.is_open = False
+    new = adapter.guarded(new_inner, "default", installation)
+    new.ack(held)
+
+    assert not held.may_start()  # RabbitMQ has delivered it to somebody else.
+    assert old_inner.done == [("ack", ended.message_id)]
+    assert new_inner.done == []
+
+
+def test_a_copy_goes_back_to_rabbitmq_by_a_rejection_with_requeue(settings: Settings) -> None:
+    calls: list[Any] = []
+
+    class Channel:
+        def basic_nack(self, tag: int, requeue: bool) -> None:
+            calls.append((tag, requeue))
+
+    @dataclass
+    class Rabbit(Inner):
+        known_tags: set[int] = field(default_factory=lambda: {5})
+        channel: Any = field(default_factory=Channel)
+
+    broker = relier.install(RabbitmqBroker(), settings)
+    inner = Rabbit()
+    inner.connection.add_callback_threadsafe = lambda call: call()
+    guard = adapter_of(broker).guarded(inner, "default", installation_of(broker))
+    assert isinstance(guard, GuardedConsumer)
+    found = taken(guard, inner, message())
+    found.__dict__["_tag"] = 5
+    give_back(found)
+
+    guard.ack(found)
+
+    assert calls == [(5, True)]
+    assert inner.known_tags == set()
+    assert inner.done == []
+
+
+def test_delayed_messages_that_dramatiq_drops_go_back_to_their_lane(settings: Settings, client: redis.Redis) -> None:
+    broker = relier.install(RedisBroker(client=client), settings)  # type: ignore[no-untyped-call]
+    adapter, installation = adapter_of(broker), installation_of(broker)
+    first, second, third = Inner(), Inner(), Inner()
+    guard = adapter.guarded(first, "default.DQ", installation)
+    assert isinstance(guard, GuardedConsumer)
+    waiting = taken(guard, first, message(eta=1, redis_message_id="a"))
+    guard.ack(taken(guard, first, message(eta=2, redis_message_id="b")))
+    taken(guard, first, message(redis_message_id="c"))
+
+    adapter.guarded(second, "default.DQ", installation)  # After a connection error.
+    adapter.guarded(third, "default.DQ", installation)
+
+    assert second.done == [("requeue", waiting.message_id)]
+    assert third.done == []
