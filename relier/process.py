@@ -106,6 +106,8 @@ class WorkerProcess:
             self.patiently(self.store.durability.wait)
             self.patiently(self.store.runner.probe)
         self._heard = time.monotonic()
+        if self.pulse is not None:
+            self.pulse.tend(self.identity)  # Now: the first task may hold the interpreter before the first beat.
         self._beats.start()
 
     def stop(self) -> None:

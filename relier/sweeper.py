@@ -72,6 +72,8 @@ class Sweeper:
     def tick(self) -> None:
         """Sweep once. Raises what the store raises while it is away; nothing is lost by that."""
         self._renew()
+        if self.leases.held:
+            failpoints.hit("leased")
         if self.leases.watches:
             self._watch()
         if self.leases.shards:
@@ -93,7 +95,9 @@ class Sweeper:
 
     def _watch(self) -> None:
         seen = self.store.fleet.observe()
-        declared = [worker for worker in self.watch.observe(seen.signs) if self._declare(worker)]
+        dead = self.watch.observe(seen.signs)
+        failpoints.hit("observed")
+        declared = [worker for worker in dead if self._declare(worker)]
         for worker in {*seen.obligations, *declared}:
             try:
                 self._fulfil(worker)
@@ -122,6 +126,7 @@ class Sweeper:
         for first in range(0, SHARDS, BURIED_AT_ONCE):
             put_back += self._bury(worker, list(range(first, first + BURIED_AT_ONCE)), owed["how"])
             failpoints.hit("buried-some")
+        failpoints.hit("before-give-back")
         self.lanes.give_back(owed["told"])
         failpoints.hit("buried")
         self.store.fleet.fulfilled(worker)

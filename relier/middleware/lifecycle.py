@@ -129,6 +129,9 @@ class Lifecycle(Middleware):
         else:
             process.runs.remove(run)
 
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        failpoints.hit("before-enqueue")
+
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         failpoints.hit("enqueued")
 

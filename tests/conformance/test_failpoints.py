@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import relier
+from tests.conformance.conftest import Fleets
 from tests.conformance.topologies import cases
 from tests.integration.harness import Harness
 from tests.integration.scenario import Scenario
@@ -26,10 +27,12 @@ RUN_POINTS = (
     "failed",
 )
 #: Steps of an enqueue, in a worker.
-ENQUEUE_POINTS = ("enqueued",)
+ENQUEUE_POINTS = ("before-enqueue", "enqueued")
 #: Steps of the sweep.
 PUBLISH_POINTS = ("before-publish", "published", "marked")
-BURY_POINTS = ("before-declare", "declared", "buried-some", "buried")
+LOOK_POINTS = ("leased", "observed")
+BURY_POINTS = ("before-declare", "declared", "buried-some", "before-give-back", "buried")
+SWEEP_POINTS = (*LOOK_POINTS, *BURY_POINTS, *PUBLISH_POINTS)
 HAND_OVER_POINTS = ("handed-over",)
 
 
@@ -39,7 +42,7 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
         name for file in source.rglob("*.py") for name in re.findall(r'failpoints\.hit\("([^"]+)"\)', file.read_text())
     }
 
-    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *PUBLISH_POINTS, *BURY_POINTS, *HAND_OVER_POINTS}
+    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *SWEEP_POINTS, *HAND_OVER_POINTS}
 
 
 EMBEDDED, BOTH = ("embedded",), ("embedded", "rabbitmq")
@@ -91,14 +94,38 @@ def test_a_sweeping_worker_killed_at(point: str, fleet: Harness) -> None:
 
 @pytest.mark.parametrize(
     ("point", "topology"),
-    cases(dict.fromkeys(BURY_POINTS, EMBEDDED) | dict.fromkeys(PUBLISH_POINTS, ("rabbitmq",))),
+    cases(
+        dict.fromkeys(LOOK_POINTS, ())
+        | dict.fromkeys(BURY_POINTS, EMBEDDED)
+        | dict.fromkeys(PUBLISH_POINTS, ("rabbitmq",))
+        | {"before-give-back": ("rabbitmq",)}
+    ),
     indirect=["topology"],
 )
 def test_a_resurrector_killed_at(point: str, fleet: Harness) -> None:
+    """The workers go on."""
     fleet.resurrector(failpoints=f"{point}=kill:{fleet.marker(point)}")
     fleet.workers(2)
-    fleet.wait(lambda: any(lease.startswith("r|") for lease in fleet.store.fleet.leases().values()), what="its lease")
+    fleet.wait(lambda: _leased(fleet) or fleet.marker(point).exists(), what="its lease")
     _kill_and_settle(fleet, point)
+
+
+@pytest.mark.parametrize(
+    ("point", "topology"),
+    cases(dict.fromkeys(SWEEP_POINTS, ()) | {"leased": ("rabbitmq",), "declared": EMBEDDED, "published": EMBEDDED}),
+    indirect=["topology"],
+)
+def test_the_next_resurrector_goes_on_after_one_was_killed_at(point: str, fleets: Fleets) -> None:
+    fleet = fleets()
+    for _ in range(2):
+        fleet.resurrector(failpoints=f"{point}=kill:{fleet.marker(point)}")
+    fleet.workers(2, resurrection_enabled=False)
+    fleet.wait(lambda: _leased(fleet) or fleet.marker(point).exists(), what="a lease")
+    _kill_and_settle(fleet, point)
+
+
+def _leased(fleet: Harness) -> bool:
+    return any(lease.startswith("r|") for lease in fleet.store.fleet.leases().values())
 
 
 def _kill_and_settle(fleet: Harness, point: str) -> None:

@@ -27,6 +27,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _RESURRECTOR = [sys.executable, "-c", "from relier_cli.app import main; main()", "run-resurrector"]
 
+_PRODUCER = """
+from relier.boot import use_default_broker
+from relier.settings import get_settings
+use_default_broker(get_settings())
+from tests.integration.worker_actors import ACTORS as a
+"""
+
 
 @dataclass
 class Process:
@@ -67,6 +74,10 @@ class Process:
         if self.popen.poll() is not None:
             raise AssertionError(f"{self.log.name} ended with {self.popen.returncode}: {self.text()[-3000:]}")
         return self._told()[1]
+
+    def has(self, pid: int) -> bool:
+        """Whether a pid is that of the process that matters; one that has ended need not have registered."""
+        return pid in (self._pid, self.popen.pid) or (not self.is_over and self.pid == pid)
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
@@ -149,9 +160,9 @@ class Harness:
 
     # -- processes ----------------------------------------------------------------------------------------------
 
-    def worker(self, *, threads: int = 4, failpoints: str = "", **options: Any) -> Process:
+    def worker(self, *, threads: int = 4, processes: int = 1, failpoints: str = "", **options: Any) -> Process:
         """Start a worker; `pid` waits until it is up."""
-        command = [sys.executable, "-m", "dramatiq", "relier.workers", "-p", "1", "-t", str(threads)]
+        command = [sys.executable, "-m", "dramatiq", "relier.workers", "-p", str(processes), "-t", str(threads)]
         return self._start("worker", command, failpoints, options)
 
     def workers(self, count: int, **options: Any) -> list[Process]:
@@ -161,6 +172,10 @@ class Harness:
 
     def resurrector(self, *, failpoints: str = "", **options: Any) -> Process:
         return self._start("resurrector", _RESURRECTOR, failpoints, options)
+
+    def producer(self, code: str, *, failpoints: str = "") -> Process:
+        """Start a process that runs code with the actors as `a`."""
+        return self._start("producer", [sys.executable, "-c", _PRODUCER + code], failpoints, {})
 
     def _start(self, kind: str, command: list[str], failpoints: str, options: dict[str, Any]) -> Process:
         log = self.folder / f"{kind}-{len(self.processes)}.log"
@@ -200,7 +215,7 @@ class Harness:
 
     def process_of(self, pid: int) -> Process:
         """Return the process that an effect's pid belongs to."""
-        return next(process for process in self.processes if process.pid == pid)
+        return next(process for process in self.processes if process.has(pid))
 
     def busy_worker(self, tasks: int = 3) -> Process:
         """Push tasks that run until the gate opens; returns a worker that runs some of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.servers import RedisServer
 TIME_LIMIT = "Time limit exceeded"
 
 
-def _stopped_at(fleet: Harness, point: str, **options: object) -> Process:
+def _stopped_at(fleet: Harness, point: str, **options: Any) -> Process:
     """Start a worker that stops itself at a failpoint, once."""
     worker = fleet.worker(threads=1, failpoints=f"{point}=stop:{fleet.marker(point)}", **options)
     worker.wait_ready()

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
-
-from tests.integration.conftest import Fleets, emptied
+from tests.conformance.conftest import Fleets
+from tests.conformance.topologies import where
 from tests.integration.harness import Harness, Process
 from tests.processes import alive
-from tests.servers import RedisServer
-
-pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 def _kill_main(worker: Process) -> None:
     os.kill(worker.popen.pid, signal.SIGKILL)
 
 
+@where(("embedded",))
 def test_an_orphan_ends_what_it_runs_though_its_logs_fill_the_pipe(fleet: Harness) -> None:
     worker = fleet.worker(threads=3)
     gated = fleet.actors.gated.push(fleet.gate()).id
@@ -45,8 +42,9 @@ def test_an_orphan_ends_what_it_runs_though_its_logs_fill_the_pipe(fleet: Harnes
     assert counters.get("crashes", 0) == counters.get("handed_over", 0) == 0
 
 
-def test_an_orphan_hands_over_what_takes_too_long(server: RedisServer, fleets: Fleets) -> None:
-    fleet = fleets(emptied(server))
+@where(("rabbitmq",))
+def test_an_orphan_hands_over_what_takes_too_long(fleets: Fleets) -> None:
+    fleet = fleets()
     worker = fleet.worker(threads=2, graceful_shutdown_timeout=0.5)
     tasks = [fleet.actors.gated.push(fleet.gate()).id, fleet.actors.agated.push(fleet.gate()).id]
     fleet.wait(lambda: len(fleet.effects("began")) == 2, what="two running tasks")

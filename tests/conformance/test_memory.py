@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.conformance.topologies import where
 from tests.integration.harness import Harness
 
-pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
-
+@where(("embedded",))
 def test_a_task_that_runs_out_of_memory_fails_and_its_worker_goes_on(fleet: Harness) -> None:
     worker = fleet.worker(threads=3)
     task = fleet.actors.hoarding.push(400, "at once").id
@@ -25,6 +23,7 @@ def test_a_task_that_runs_out_of_memory_fails_and_its_worker_goes_on(fleet: Harn
     assert fleet.counted("ran").keys() == set(others)
 
 
+@where(("embedded",))
 def test_a_worker_that_lost_a_thread_ends_in_order(fleet: Harness) -> None:
     """Dramatiq never replaces a thread, and what it held would wait as long as its process lives."""
     crippled = fleet.worker(threads=2)
@@ -44,7 +43,7 @@ def test_a_worker_that_lost_a_thread_ends_in_order(fleet: Harness) -> None:
     assert all(fleet.effects("ran", task) for task in waiting)
 
 
-@pytest.mark.slow
+@where(())
 def test_a_task_that_leaves_no_memory_to_anybody_is_accounted_for(fleet: Harness) -> None:
     """Whether its worker gets over it or dies of it: nothing is stuck, and every other task completes."""
     fleet.worker(threads=3)

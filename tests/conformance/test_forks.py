@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.conftest import Fleets, emptied
+from tests.conformance.conftest import Fleets
+from tests.conformance.topologies import cases, where
 from tests.integration.harness import Harness
 from tests.processes import alive
-from tests.servers import RedisServer
 
 
 @pytest.mark.parametrize(
-    ("how", "server"), [("fork", "embedded"), ("raw", "embedded"), ("fork", "redis")], indirect=["server"]
+    ("how", "topology"), cases({"fork": ("rabbitmq",), "raw": ("embedded",)}, needs="prefetched"), indirect=["topology"]
 )
-def test_a_killed_workers_task_runs_again_though_a_forked_child_lives_on(
-    server: RedisServer, fleets: Fleets, how: str
-) -> None:
+def test_a_killed_workers_task_runs_again_though_a_forked_child_lives_on(fleets: Fleets, how: str) -> None:
     """A raw fork keeps the worker's sockets open: then beat and pulse tell, after the TTL."""
-    fleet = fleets(emptied(server), heartbeat_ttl=2)
+    fleet = fleets(heartbeat_ttl=2)
     victim = fleet.worker()
     task = fleet.actors.forking.push(fleet.gate(), how).id
     fleet.wait(lambda: fleet.effects("child", task), 30, "its child")
@@ -38,7 +36,7 @@ def test_a_killed_workers_task_runs_again_though_a_forked_child_lives_on(
     fleet.open_gate("gate-child")
 
 
-@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+@where(("embedded",))
 def test_a_forked_child_that_comes_back_from_its_task_ends_there(fleet: Harness) -> None:
     worker = fleet.worker(threads=3)
     a = fleet.actors

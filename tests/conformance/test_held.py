@@ -1,0 +1,50 @@
+"""A task that holds the interpreter: its worker lives, and nobody runs the task again."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.conformance.conftest import Fleets
+from tests.conformance.topologies import where
+
+#: Heartbeat TTL (s), and for how many of them the interpreter is held.
+TTL, TTLS = 2, 3
+
+
+@where(("rabbitmq",))
+def test_a_task_that_holds_the_interpreter_longer_than_the_ttl_runs_once(fleets: Fleets) -> None:
+    fleet = fleets(heartbeat_ttl=TTL)
+    holder = fleet.worker(threads=2)
+    task = fleet.actors.holding.push(TTL * TTLS).id
+    fleet.wait(lambda: fleet.effects("began", task), what="its start")
+    before = holder.identity
+    fleet.worker().wait_ready()
+    others = [fleet.actors.quick.push(i).id for i in range(20)]
+
+    fleet.wait(lambda: fleet.effects("ran", task), 60, "its end")
+
+    counters = fleet.settle(21)
+    assert counters["completed"] == 21
+    assert counters.get("crashes", 0) == 0
+    assert len(fleet.effects("began", task)) == 1
+    assert fleet.counted("ran") == dict.fromkeys([task, *others], 1)
+    assert before in fleet.store.fleet.workers()
+
+
+@where(())
+def test_a_worker_that_is_stopped_while_its_interpreter_is_held_is_dead(fleets: Fleets) -> None:
+    fleet = fleets(heartbeat_ttl=TTL)
+    holder = fleet.worker(threads=2)
+    task = fleet.actors.holding.push(TTL * TTLS).id
+    fleet.wait(lambda: fleet.effects("began", task), what="its start")
+    before = holder.identity
+    fleet.worker().wait_ready()
+
+    holder.signal(signal.SIGSTOP)
+
+    fleet.wait(lambda: len(fleet.effects("began", task)) == 2, 60, "its second run")
+    holder.signal(signal.SIGCONT)
+    fleet.wait(lambda: holder.identity not in ("", before), 60, "its return under a new identity")
+    counters = fleet.settle(1, 60)
+    assert counters["completed"] == 1
+    assert counters["crashes"] == 1
