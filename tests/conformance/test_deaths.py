@@ -128,29 +128,6 @@ def _works_on(fleet: Harness, worker: Process, before: str) -> None:
     assert {e.pid for task in more for e in fleet.effects("ran", task)} == {worker.pid}
 
 
-def test_poison_is_dead_lettered_and_its_neighbours_complete(fleet: Harness) -> None:
-    fleet.workers(2)
-    running = [fleet.actors.gated.push(fleet.gate()).id for _ in range(3)]
-    fleet.wait(lambda: len(fleet.effects("began")) == 3, what="innocent tasks running")
-    poison = fleet.actors.poison.push().id
-    prefetched = [fleet.actors.quick.push(i).id for i in range(40)]
-
-    def is_over() -> bool:
-        if sum(not process.is_over for process in fleet.processes) < 2:  # as a supervisor does
-            fleet.worker().wait_ready()
-        if len(fleet.effects("began", poison)) == 2:
-            fleet.open_gate()  # What ran beside it waits for its turn alone, so let that be short.
-        return fleet.store.counters().get("dead", 0) == 1
-
-    fleet.wait(is_over, 60, "the poison's end")
-
-    counters = fleet.settle(44)
-    assert fleet.dead_ones() == ["max_resurrections_exceeded"]
-    assert len(fleet.effects("began", poison)) == 3  # max_resurrections=2
-    assert counters["completed"] == 43
-    assert {*running, *prefetched} == set(fleet.counted("ran"))
-
-
 def test_a_cancelled_async_task_is_discarded(fleet: Harness) -> None:
     worker = fleet.worker()
     task = fleet.actors.agated.push(fleet.gate()).id

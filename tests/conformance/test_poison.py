@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.conformance.topologies import where
 from tests.integration.harness import Harness, ids
 
 #: How many workers a supervisor would keep alive.
@@ -13,7 +12,7 @@ INNOCENT = 200
 MAX_RESURRECTIONS = 2
 
 
-@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+@where(needs="prefetched")
 def test_several_poison_tasks_end_after_their_runs_and_none_of_200_innocent_ones_pays(fleet: Harness) -> None:
     fleet.resurrector().wait_ready()
     fleet.workers(WORKERS, threads=8)
