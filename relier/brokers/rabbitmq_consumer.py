@@ -16,6 +16,7 @@ from dramatiq.errors import ConnectionClosed, DecodeError
 
 from relier.brokers.rabbitmq_connection import describe
 from relier.brokers.rabbitmq_session import RabbitmqDelivery, Session
+from relier.errors import RelierConfigError
 from relier.queues import is_internal
 from relier.store.connection import UNAVAILABLE
 
@@ -82,7 +83,7 @@ class RabbitmqConsumer(Consumer):
             self._away = True
             time.sleep(PAUSE)
             return None
-        except pika.exceptions.ChannelClosed as error:
+        except (pika.exceptions.ChannelClosed, RelierConfigError) as error:
             logger.error("RabbitMQ refuses a consumer.", extra={"queue": self.queue_name, "error": describe(error)})
             time.sleep(REFUSED_PAUSE)
             return None
