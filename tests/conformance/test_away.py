@@ -61,7 +61,7 @@ def test_connections_to_the_broker_that_are_cut_are_invisible(ground: Ground, fl
     assert cuts == CUTS
 
 
-@where(("embedded", "redis"), never=("rabbitmq", "quorum"))
+@where(("embedded", "redis"), never=("rabbitmq", "quorum", "plain-redis"))
 def test_a_lost_script_cache_and_lost_presence_are_invisible(ground: Ground, fleets: Fleets) -> None:
     def harass(fleet: Harness) -> None:
         with ground.store.client() as client:
