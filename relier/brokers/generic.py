@@ -178,7 +178,7 @@ class Adapter:
 
     def weaknesses(self) -> list[Weakness]:
         """Return the promises that are weaker on this broker."""
-        found = [PREFETCHED, ACCEPTED, UNDECODABLE, LATE_COPIES, BACKLOG, DEPTH]
+        found = [PREFETCHED, CUT_OFF, ACCEPTED, UNDECODABLE, LATE_COPIES, BACKLOG, DEPTH]
         return [*found, DELAYS, SPREAD] if self.broker.get_declared_delay_queues() else [*found, OWN_DELAYS]
 
     # -- the resurrector's queue ------------------------------------------------------------------------------
@@ -194,6 +194,10 @@ class Adapter:
 PREFETCHED = Weakness(
     "fetched",
     "What a dead worker had fetched but not begun comes back when the broker itself notices: its timeout decides.",
+)
+CUT_OFF = Weakness(
+    "cut off",
+    "A worker that cannot reach the store keeps what it has fetched and not begun until it can, or until it ends.",
 )
 LATE_COPIES = Weakness(
     "late copies",

@@ -14,7 +14,7 @@ from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.common import dq_name, xq_name
 
-from relier.brokers.generic import BACKLOG, LATE_COPIES, SPREAD, Adapter, Weakness
+from relier.brokers.generic import BACKLOG, CUT_OFF, LATE_COPIES, SPREAD, Adapter, Weakness
 from relier.brokers.guard import GuardedConsumer
 from relier.brokers.place import Place, address, cluster_of, mark_redis, rabbitmq_place, redis_place
 
@@ -68,7 +68,7 @@ class RedisAdapter(Adapter):
 
     def weaknesses(self) -> list[Weakness]:
         redis_only = [REDIS_FETCHED, REDIS_CUTS, REDIS_DELAYS, REDIS_UNDECODABLE, REDIS_FULL, REDIS_CLOCKS]
-        return [*redis_only, LATE_COPIES, SPREAD, BACKLOG]
+        return [*redis_only, CUT_OFF, LATE_COPIES, SPREAD, BACKLOG]
 
 
 class _RedisConsumer(GuardedConsumer):
@@ -209,7 +209,7 @@ class RabbitmqAdapter(Adapter):
                 connection.close()
 
     def weaknesses(self) -> list[Weakness]:
-        found = [RABBITMQ_FETCHED, RABBITMQ_DELAYS, RABBITMQ_UNDECODABLE, LATE_COPIES, BACKLOG]
+        found = [RABBITMQ_FETCHED, CUT_OFF, RABBITMQ_DELAYS, RABBITMQ_UNDECODABLE, LATE_COPIES, BACKLOG]
         return found if self.broker.confirm_delivery else [RABBITMQ_ACCEPTED, *found]
 
 

@@ -230,3 +230,25 @@ def test_delayed_messages_that_dramatiq_drops_go_back_to_their_lane(settings: Se
 
     assert second.done == [("requeue", waiting.message_id)]
     assert third.done == []
+
+
+def test_bytes_that_cannot_be_decoded_strand_no_neighbour_on_redis(settings: Settings, client: redis.Redis) -> None:
+    """Dramatiq's consumer ends with the error, and forgets what it had fetched together with them."""
+    broker: Any = relier.install(RedisBroker(client=client), settings)  # type: ignore[no-untyped-call]
+    broker.declare_queue("default")
+    sent = [broker.enqueue(message()).message_id for _ in range(3)]
+    client.hset("dramatiq:default.msgs", "poison", b"\xff")
+    client.rpush("dramatiq:default", "poison")
+    sent += [broker.enqueue(message()).message_id for _ in range(3)]
+    consumer = broker.consume("default", prefetch=10, timeout=10)
+
+    arrived: list[str] = []
+    while len(arrived) < 6:
+        if (found := next(consumer)) is not None:
+            arrived.append(found.message_id)
+            consumer.ack(found)
+
+    assert arrived == sent
+    assert [(reason, body) for _, reason, body in dead_letters(installation_of(broker))] == [
+        ("PayloadIntegrityError", b"\xff")
+    ]

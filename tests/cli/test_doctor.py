@@ -161,7 +161,7 @@ def test_a_broker_of_others_gets_a_line_for_each_weaker_promise(rl: CommandLine)
     names = [f["name"].removeprefix("broker, ") for f in found[1:]]
     assert names == [
         *("fetched", "cuts", "delays", "undecodable", "out of memory", "clocks"),
-        *("late copies", "spread", "backlog"),
+        *("cut off", "late copies", "spread", "backlog"),
     ]
 
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.integration.harness import Harness
+from tests.third_party.fleet import ForeignFleet
 
 WRONG = re.compile(
     r"The workers use another broker \(tests\.third_party\.sqlite_broker\.SqliteBroker\) than this resurrector"
@@ -16,6 +17,15 @@ WRONG = re.compile(
 
 def _has_lease(fleet: Harness) -> bool:
     return any(lease.startswith("r|") for lease in fleet.store.fleet.leases().values())
+
+
+def _queues_left(fleet: Harness) -> list[str]:
+    """Return the queues of resurrectors on the fleet's broker."""
+    assert isinstance(fleet, ForeignFleet)
+    if fleet.rabbitmq is not None:
+        return [name for name in fleet.rabbitmq.queues(fleet.where) if name.startswith("relier.")]
+    with fleet.broker.cursor() as cursor:
+        return [queue for (queue,) in cursor.execute("SELECT queue FROM messages WHERE queue LIKE 'relier.%'")]
 
 
 @pytest.mark.parametrize("topology", ["plain-rabbitmq", "sqlite"], indirect=True)
@@ -34,6 +44,7 @@ def test_a_resurrector_gets_the_broker_from_the_workers_module(fleet: Harness) -
     assert counters["completed"] == 2
     assert _has_lease(fleet)
     assert resurrector.stop() == 0
+    assert _queues_left(fleet) == []
 
 
 @pytest.mark.parametrize("topology", ["sqlite"], indirect=True)
