@@ -32,6 +32,8 @@ _AWAY: tuple[type[Exception], ...] = (*UNAVAILABLE, BrokerConnectionError)
 FLEET_REFRESH = 5.0
 #: How often (s) the broker is asked for unacknowledged messages that belong to nobody.
 STRAYS_INTERVAL = 10.0
+#: How long (s) a sweeper that cannot reach the broker leaves sweeping to others.
+ABSTENTION = 2.0
 #: How many shards one round trip buries.
 BURIED_AT_ONCE = 32
 
@@ -66,18 +68,32 @@ class Sweeper:
         self._doubt = ""
         self._fleet: set[str] = set()
         self._fleet_read = 0.0
+        self._abstains_until = 0.0
         self._strays_read = time.monotonic()
         self._strays: set[str] = set()
 
     def tick(self) -> None:
-        """Sweep once. Raises what the store raises while it is away; nothing is lost by that."""
+        """Sweep once. Raises what store and broker raise while they are away; nothing is lost by that."""
+        if time.monotonic() < self._abstains_until:
+            return
+        generation = self.process.generation
         self._renew()
         if self.leases.held:
             failpoints.hit("leased")
-        if self.leases.watches:
-            self._watch()
-        if self.leases.shards:
-            self._publish_due()
+        try:
+            if self.leases.watches:
+                self._watch()
+            if self.leases.shards:
+                self._publish_due()
+        except _AWAY:
+            if generation == self.process.generation and not self.process.shares_redis:
+                self._abstain()
+            raise
+
+    def _abstain(self) -> None:
+        """Leave sweeping to others: the store is there, so it is this process that cannot reach the broker."""
+        self._abstains_until = time.monotonic() + ABSTENTION
+        self.stop()
 
     def stop(self) -> None:
         """Give the leases back."""

@@ -182,12 +182,12 @@ def where(usual: Iterable[str] = USUAL, needs: str = "", never: Iterable[str] = 
     return pytest.mark.parametrize("topology", _params(usual, needs, never), indirect=True)
 
 
-def cases(usually: Mapping[str, Iterable[str]], needs: str = "") -> list[Any]:
+def cases(usually: Mapping[str, Iterable[str]], needs: str = "", never: Iterable[str] = ()) -> list[Any]:
     """Return pairs of a value and a topology, as parameters; `usually` says where each value runs in every run."""
     return [
         pytest.param(value, param.values[0], marks=param.marks)
         for value, usual in usually.items()
-        for param in _params(usual, needs)
+        for param in _params(usual, needs, never)
     ]
 
 

@@ -1,5 +1,5 @@
-"""Fixtures for failure injection."""
+"""Fixtures for failure injection: fleets on each topology."""
 
-from tests.integration.conftest import fleets
+from tests.conformance.conftest import fleet, fleets, ground, topology
 
-__all__ = ["fleets"]
+__all__ = ["fleet", "fleets", "ground", "topology"]

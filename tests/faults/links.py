@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import redis
 
@@ -40,6 +41,14 @@ class Linked:
         """End the links; the process is the harness's."""
         for proxy in self.proxies:
             proxy.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def linked(fleet: Harness, kind: str = "worker", **options: Any) -> Linked:

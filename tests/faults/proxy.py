@@ -201,7 +201,7 @@ class Proxy:
         try:
             await asyncio.gather(connection.pump(reader, TO_SERVER), connection.pump(from_server, TO_CLIENT))
         except asyncio.CancelledError:  # The proxy is closed; asyncio would complain about a task that says so.
-            pass
+            connection.reset()
         finally:
             self._connections.discard(connection)
             for end in connection.ends.values():
@@ -235,6 +235,7 @@ class Proxy:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # Transports close their sockets in a step of their own.
 
     def __enter__(self) -> Self:
         return self
