@@ -127,8 +127,12 @@ class Adapter:
 
     def put_back(self, consumer: Consumer, message: Any) -> None:
         """Put a copy back to its queue, and remove the one that was consumed. Raises what the broker raises."""
+        options = message.__dict__.get("options_delivered", message.options)  # Running it may have changed them.
+        copy: Message[Any] = Message(
+            **{**message.asdict(), "queue_name": q_name(message.queue_name), "options": options}
+        )
         with keeping_stamps():
-            self.broker.enqueue(Message(**{**message.asdict(), "queue_name": q_name(message.queue_name)}))
+            self.broker.enqueue(copy)
         consumer.ack(message)
 
     def return_unacked(self, told: dict[str, Any]) -> None:

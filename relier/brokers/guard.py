@@ -54,6 +54,7 @@ class GuardedConsumer(Consumer):
             return None
         if message is not None:
             message.__dict__["give_back"] = False
+            message.__dict__["options_delivered"] = dict(message.options)
         return message
 
     def ack(self, message: MessageProxy) -> None:

@@ -67,6 +67,10 @@ class StubAdapter(Adapter):
         names = (queue, dq_name(queue))
         return sum(int(self.broker.queues[name].qsize()) for name in names if name in self.broker.queues)
 
+    def shares_redis(self, client: redis.Redis) -> bool:
+        """Messages do not outlive the process, so there is no custody to wait for."""
+        return True
+
     def place(self) -> Place:
         return Place("stub", f"process {os.getpid()}")
 
@@ -82,7 +86,7 @@ class _StubConsumer(GuardedConsumer):
 
     def ack(self, message: MessageProxy) -> None:
         run = message.__dict__.get("relier_run")
-        if run is not None and run.final_failure:
+        if run is not None and run.final_failure and not message.__dict__.get("give_back"):
             self.inner.nack(message)
         else:
             super().ack(message)

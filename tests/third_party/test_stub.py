@@ -90,7 +90,7 @@ def test_join_raises_what_failed_for_good_and_flush_all_forgets_it(
     broker.flush_all()
 
     broker.join("default", timeout=30_000)
-    assert store.live() == {"records": 0, "due": 0, "dead_letters": 0}
+    assert set(store.live().values()) == {0}
     assert store.counters() == {}
     assert len(store.fleet.workers()) == 1
 
