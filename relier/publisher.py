@@ -21,8 +21,17 @@ from relier.store import Due, Sending, Settled, Store
 
 logger = logging.getLogger(__name__)
 
+Ready = tuple[Due, Message[Any]]
+
 #: Longest grace (s) for a published task to be claimed; the first is RELIER_RESURRECTION_CLAIM_GRACE_PERIOD.
 LONGEST_GRACE = 1800.0
+
+
+#: Most copies in one piece: a moment's work, so that whoever publishes can look around in between.
+PIECE = 250
+#: Copies that wait in a lane while orphans still go there, but not what merely became due: orphans shall not stand
+#: behind thousands. Enough to keep workers busy until the next sweep.
+FED = 2500
 
 
 class Publisher:
@@ -38,28 +47,30 @@ class Publisher:
         self.store = store
         self.lanes = lanes
         self.settings = settings
+        self._share = 0
 
     def publish(self, shards: Sequence[int], consumed: Set[str]) -> bool:
-        """Publish one batch of what is due in `shards`, for the queues that somebody consumes; True: there is more."""
+        """Publish one piece of what is due in `shards`, for the queues that somebody consumes; True: there is more."""
         if not shards:
             return False
-        limit = self.settings.resurrection_batch_size
-        total, due = self.store.tasks.due(shards, -(-limit // len(shards)))
+        limit = min(PIECE, self.settings.resurrection_batch_size)
+        share = max(self._share, -(-limit // len(shards)))
+        total, due = self.store.tasks.due(shards, share)
         batch = due[:limit]
-        return bool(batch) and self._publish(batch, consumed) and total > len(batch)
+        more = total > len(batch)
+        self._share = 4 * share if more and 2 * len(batch) < limit else 0  # A few shards have it all: ask for more.
+        return bool(batch) and self._publish(batch, consumed) and more
 
     def _publish(self, batch: list[Due], consumed: Set[str]) -> bool:
         """Publish copies, then mark their records (a crash in between publishes them again). False: nothing moved."""
-        ready: list[tuple[Due, Message[Any]]] = []
+        ready: list[Ready] = []
         marks: list[tuple[Due, str]] = []
         for due in batch:
             if due.queue not in consumed:
                 marks.append((due, "no consumer"))
             elif (message := self._copy(due)) is not None:
                 ready.append((due, message))
-        if ready and self.lanes.too_deep({due.queue for due, _ in ready}):
-            logger.warning("Resurrection scan deferred: recovery queue backlog too deep")
-            ready = []
+        ready = self._let_through(ready)
         failpoints.hit("before-publish")
         self.lanes.publish([message for _, message in ready])
         failpoints.hit("published")
@@ -70,6 +81,14 @@ class Publisher:
         for due, _ in ready:
             _log_publication(due)
         return bool(marks)
+
+    def _let_through(self, ready: list[Ready]) -> list[Ready]:
+        """Return those for which the lanes have room."""
+        depth = self.lanes.depth({due.queue for due, _ in ready})
+        if depth > self.settings.resurrection_max_queue_depth:
+            logger.warning("Resurrection scan deferred: recovery queue backlog too deep")
+            return []
+        return [(due, message) for due, message in ready if due.crashes or depth <= FED]
 
     def _copy(self, due: Due) -> Message[Any] | None:
         try:

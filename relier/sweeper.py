@@ -34,6 +34,8 @@ FLEET_REFRESH = 5.0
 STRAYS_INTERVAL = 10.0
 #: How long (s) a sweeper that cannot reach the broker leaves sweeping to others.
 ABSTENTION = 2.0
+#: Longest time (s) of publishing before the fleet is looked at again: deaths are seen in a flood, too.
+MOMENT = 0.2
 #: How many shards one round trip buries.
 BURIED_AT_ONCE = 32
 
@@ -58,7 +60,7 @@ class Sweeper:
             settings.heartbeat_ttl,
             settings.resurrection_check_interval,
         )
-        self.lanes = Lanes(process.broker, settings)
+        self.lanes = Lanes(process.broker)
         self.publisher = Publisher(process.store, self.lanes, settings)
         self._absent: set[str] = set()
         self.leases = Leases(process.store, lambda: process.identity, dedicated, lambda w: w in self._absent)
@@ -72,10 +74,13 @@ class Sweeper:
         self._strays_read = time.monotonic()
         self._strays: set[str] = set()
 
-    def tick(self) -> None:
-        """Sweep once. Raises what store and broker raise while they are away; nothing is lost by that."""
+    def tick(self) -> bool:
+        """Sweep once; returns whether there is more to publish at once.
+
+        Raises what store and broker raise while they are away; nothing is lost by that.
+        """
         if time.monotonic() < self._abstains_until:
-            return
+            return False
         generation = self.process.generation
         self._renew()
         if self.leases.held:
@@ -83,8 +88,7 @@ class Sweeper:
         try:
             if self.leases.watches:
                 self._watch()
-            if self.leases.shards:
-                self._publish_due()
+            return bool(self.leases.shards) and self._publish_due()
         except _AWAY:
             if generation == self.process.generation and not self.process.shares_redis:
                 self._abstain()
@@ -186,11 +190,14 @@ class Sweeper:
 
     # -- publishing ---------------------------------------------------------------------------------------------
 
-    def _publish_due(self) -> None:
+    def _publish_due(self) -> bool:
         if not self._fleet_read or time.monotonic() - self._fleet_read > FLEET_REFRESH:
             self._read_fleet()
-        while self.publisher.publish(self.leases.shards, self._consumed.union(self.process.queues)):
-            self._renew()
+        consumed, end = self._consumed.union(self.process.queues), time.monotonic() + MOMENT
+        while self.publisher.publish(self.leases.shards, consumed):
+            if time.monotonic() >= end:
+                return True
+        return False
 
 
 class SweeperThread(threading.Thread):
@@ -212,11 +219,16 @@ class SweeperThread(threading.Thread):
 
 
 def sweep_until(sweeper: Sweeper, interval: float, stopped: threading.Event, seconds: float | None = None) -> None:
-    """Sweep every `interval` seconds until `stopped` is set (the leases are given back) or `seconds` are over."""
+    """Sweep every `interval` seconds until `stopped` is set (the leases are given back) or `seconds` are over.
+
+    While there is more to publish than a sweep has time for, the next one follows at once.
+    """
     end = None if seconds is None else time.monotonic() + seconds
-    while not stopped.wait(interval) and (end is None or time.monotonic() < end):
+    pause = interval
+    while not stopped.wait(pause) and (end is None or time.monotonic() < end):
+        pause = interval
         try:
-            sweeper.tick()
+            pause = 0 if sweeper.tick() else interval
         except _AWAY as error:
             logger.debug("A sweep failed; the next one goes on.", extra={"error": type(error).__name__})
         except Exception:

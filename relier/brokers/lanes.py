@@ -7,23 +7,21 @@ from typing import Any
 from dramatiq import Broker, Message
 
 from relier.brokers.adapters import adapter_of
-from relier.settings import Settings
 
 
 class Lanes:
     """Publishes on behalf of the store. What a broker cannot do is left out."""
 
-    def __init__(self, broker: Broker, settings: Settings) -> None:
+    def __init__(self, broker: Broker) -> None:
         self._adapter = adapter_of(broker)
-        self._deepest = settings.resurrection_max_queue_depth
 
     def publish(self, messages: list[Message[Any]]) -> None:
         """Publish copies to their queues' delay lanes, ahead of the backlog, where the broker has such lanes."""
         self._adapter.publish(messages)
 
-    def too_deep(self, queues: set[str]) -> bool:
-        """Whether copies published earlier still wait in too large a number."""
-        return sum(self._adapter.lane_depth(queue) or 0 for queue in queues) > self._deepest
+    def depth(self, queues: set[str]) -> int:
+        """Return how many copies published earlier still wait; 0 where the broker cannot tell."""
+        return sum(self._adapter.lane_depth(queue) or 0 for queue in queues)
 
     def give_back(self, told: dict[str, Any]) -> None:
         """Return a dead worker's unacknowledged messages to their queues."""

@@ -28,7 +28,7 @@ from relier.store.scripts import load_all, script
 #: How long (s) a dead broker id is refused: longer than any zombie sleeps.
 GONE_KEPT = 86_400
 #: Most messages that one script returns to a queue.
-GIVEN_BACK_AT_ONCE = 500
+GIVEN_BACK_AT_ONCE = 100
 
 
 class RelierRedisBroker(OwnBroker, RedisBroker):
@@ -180,8 +180,8 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def requeue(self, queue_name: str, broker_id: str, message_ids: list[str]) -> None:
         """Put messages back to the head of their queue."""
-        for i in range(0, len(message_ids), 500):
-            self._run("requeue", self._keys(queue_name, broker_id), *message_ids[i : i + 500])
+        for i in range(0, len(message_ids), GIVEN_BACK_AT_ONCE):
+            self._run("requeue", self._keys(queue_name, broker_id), *message_ids[i : i + GIVEN_BACK_AT_ONCE])
         self.forget(queue_name, message_ids)
 
     def reclaim(self, queue_name: str, broker_id: str) -> int:

@@ -65,6 +65,7 @@ class Actors:
         self.broken: Any = rl_actor(broken, broker=broker, store_results=True)
         self.skipping: Any = rl_actor(skipping, broker=broker)
         self.gated: Any = rl_actor(gated, broker=broker)
+        self.blocked: Any = rl_actor(blocked, broker=broker)
         self.agated: Any = rl_actor(agated, broker=broker)
         self.chatty: Any = rl_actor(chatty, broker=broker)
         self.holding: Any = rl_actor(holding, broker=broker)
@@ -152,6 +153,15 @@ def gated(gate: str, error: str = "") -> None:
     note("ran", gate)
     if error:
         raise RuntimeError(error)
+
+
+def blocked(pipe: str, seconds: float) -> None:
+    """Wait for the writer of a named pipe, without using the processor; take some seconds when there is no pipe."""
+    note("began")
+    try:
+        os.close(os.open(pipe, os.O_RDONLY))
+    except FileNotFoundError:
+        time.sleep(seconds)
 
 
 async def agated(gate: str) -> None:
