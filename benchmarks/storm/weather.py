@@ -161,10 +161,11 @@ class Weather:
         begin, effect = _LINK_FAULTS[how]
         begin(proxy)
         self._busy.add(id(victim))
+        latest = time.monotonic() + fault.lasts + PROMPTLY
 
         def heal() -> None:
             felt = proxy.seen[effect] > before[effect]
-            if not felt and not self._over:
+            if not felt and not self._over and time.monotonic() < latest:
                 self._later(PUT_OFF, heal)
                 return
             self._busy.discard(id(victim))
@@ -175,7 +176,7 @@ class Weather:
 
     def _kill_server(self, name: str, fault: Fault) -> None:
         server = self.servers[name]
-        if self._down & {name, "store"}:  # Nobody could be asked who is there.
+        if name in self._down:
             self._put_off(fault)
             return
         server.kill()

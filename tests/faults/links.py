@@ -20,6 +20,7 @@ class Linked:
     process: Process
     store: Proxy
     broker: Proxy
+    _pid: int = 0
 
     @property
     def proxies(self) -> list[Proxy]:
@@ -27,11 +28,12 @@ class Linked:
 
     @property
     def pid(self) -> int:
-        """The process that runs tasks; 0 while the store does not know it, or cannot be asked."""
-        with suppress(redis.RedisError, OSError):
-            if self.process.identity:
-                return self.process.pid
-        return 0
+        """The process that runs tasks; 0 until the store has known it, and could be asked."""
+        if not self._pid:
+            with suppress(redis.RedisError, OSError):
+                if self.process.identity:
+                    self._pid = self.process.pid
+        return self._pid
 
     def heal(self) -> None:
         for proxy in self.proxies:
