@@ -14,7 +14,7 @@ from relier.errors import RelierStartupError
 from relier.preflight import Finding, check_redis, inspect_redis
 from relier.settings import Settings
 from tests.conftest import PrivateServers
-from tests.sources import KINDS
+from tests.sources import STORES
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -63,7 +63,7 @@ def test_a_silent_server_refuses_the_start(private_server: PrivateServers) -> No
     assert str(caught.value) == f"Relier cannot reach Redis ({server.url}). Refusing to start."
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STORES)
 def test_a_missing_password_refuses_the_start_and_says_why(private_server: PrivateServers, kind: str) -> None:
     server = private_server(kind)
     settings = Settings(redis_url=server.url)
@@ -78,7 +78,7 @@ def test_a_missing_password_refuses_the_start_and_says_why(private_server: Priva
         client.config_set("requirepass", "")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STORES)
 def test_an_evicting_server_refuses_the_start(private_server: PrivateServers, kind: str) -> None:
     server = private_server(kind, maxmemory_policy="allkeys-lru")
     with server.client() as client, pytest.raises(RelierStartupError) as caught:

@@ -25,7 +25,16 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from relier.urls import safe_url
-from tests.servers.service import ContainerServer, GivenServer, LocalProcess, Server, container, free_port
+from tests.servers.service import (
+    ContainerServer,
+    GivenServer,
+    LocalProcess,
+    NotStarted,
+    Server,
+    container,
+    free_port,
+    start_on_free_ports,
+)
 from tests.waiting import wait_until
 
 RABBITMQ_URL_VARIABLE = "RELIER_TEST_RABBITMQ_URL"
@@ -153,14 +162,17 @@ class LocalRabbitmq(_OwnRabbitmq):
         self.folder = Path(tempfile.mkdtemp(prefix="rl-rabbit-"))
         self.description = description
         self._launcher = launcher
-        self._port, self._distribution_port, self._epmd_port = free_port(), free_port(), free_port()
-        self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
-        self._write_configuration(config)
         try:
-            self.restart()
+            start_on_free_ports(lambda: self._start_on(config, free_port(), free_port(), free_port()))
         except BaseException:
             self.close()
             raise
+
+    def _start_on(self, config: Mapping[str, str], port: int, distribution_port: int, epmd_port: int) -> None:
+        self._port, self._distribution_port, self._epmd_port = port, distribution_port, epmd_port
+        self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
+        self._write_configuration(config)
+        self.restart()
 
     def _write_configuration(self, config: Mapping[str, str]) -> None:
         lines = {
@@ -186,7 +198,8 @@ class LocalRabbitmq(_OwnRabbitmq):
         )
         wait_until(lambda: self._process.has_ended or self.answers(), 120, "the first answer of RabbitMQ")
         if self._process.has_ended:
-            raise RuntimeError(f"{self.description} did not start: {output.read_text(errors='replace')[-2000:]}")
+            self.kill()
+            raise NotStarted(f"{self.description} did not start: {output.read_text(errors='replace')[-2000:]}")
         # Killed within its first second, RabbitMQ may forget a durable queue whose declaration it confirmed.
         self._do("mnesia:dump_log()")
 
@@ -338,9 +351,9 @@ def launcher() -> tuple[str, str]:
 
     Debian's command of the same name on PATH is a wrapper that changes the user.
     """
-    if not shutil.which("rabbitmq-server") or not shutil.which("epmd"):
-        return "", ""
     packaged = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-    path = str(packaged) if packaged.exists() else shutil.which("rabbitmq-server") or ""
+    path = str(packaged) if packaged.exists() else shutil.which("rabbitmq-server")
+    if not path or not shutil.which("epmd"):
+        return "", ""
     version = re.search(r"rabbitmq_server-([\d.]+)", os.path.realpath(path))
     return path, version[1] if version else ""

@@ -15,7 +15,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from relier.urls import safe_url
-from tests.servers.service import ContainerServer, GivenServer, LocalProcess, Server, container, free_port
+from tests.servers.service import (
+    ContainerServer,
+    GivenServer,
+    LocalProcess,
+    NotStarted,
+    Server,
+    container,
+    free_port,
+    start_on_free_ports,
+)
 from tests.waiting import wait_until
 
 REDIS_URL_VARIABLE = "RELIER_TEST_REDIS_URL"
@@ -49,19 +58,21 @@ class LocalRedis(RedisServer):
     def __init__(self, binary: str, description: str, config: Mapping[str, str], tcp: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rl-server-"))
         self.description = description
-        port = free_port() if tcp else 0
-        self._arguments = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        self.url = f"redis://127.0.0.1:{port}/0"
-        if not tcp:
-            path = self.folder / "s"
-            self._arguments += ["--unixsocket", str(path), "--unixsocketperm", "700"]
-            self.url = f"unix://{path}"
-        self._arguments += _options(config)
         try:
-            self.restart()
+            start_on_free_ports(lambda: self._start_on(binary, free_port() if tcp else 0, _options(config)))
         except BaseException:
             self.close()
             raise
+
+    def _start_on(self, binary: str, port: int, options: list[str]) -> None:
+        self._arguments = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        self.url = f"redis://127.0.0.1:{port}/0"
+        if not port:
+            path = self.folder / "s"
+            self._arguments += ["--unixsocket", str(path), "--unixsocketperm", "700"]
+            self.url = f"unix://{path}"
+        self._arguments += options
+        self.restart()
 
     @property
     def pid(self) -> int:
@@ -72,7 +83,8 @@ class LocalRedis(RedisServer):
         self._process = LocalProcess(self._arguments, log)
         wait_until(lambda: self._process.has_ended or self.answers(), 60, "the server's first answer")
         if self._process.has_ended:
-            raise RuntimeError(f"{self.description} did not start: {log.read_text()[-500:]}")
+            self.kill()
+            raise NotStarted(f"{self.description} did not start: {log.read_text()[-500:]}")
 
     def kill(self) -> None:
         if hasattr(self, "_process"):

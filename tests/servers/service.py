@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,20 @@ class GivenServer(Server):
 
     def close(self) -> None:
         """Leave it running."""
+
+
+class NotStarted(RuntimeError):
+    """A server ended before its first answer; the text has its last words."""
+
+
+def start_on_free_ports(start: Callable[[], None]) -> None:
+    """Call `start`, which takes ports, until no other process has taken one of them in between."""
+    for _ in range(2):
+        try:
+            return start()
+        except NotStarted:
+            continue
+    return start()
 
 
 def free_port() -> int:
