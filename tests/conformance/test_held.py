@@ -5,20 +5,22 @@ from __future__ import annotations
 import signal
 
 from tests.conformance.conftest import Fleets
-from tests.conformance.topologies import where
+from tests.conformance.topologies import Ground, where
 
 #: Heartbeat TTL (s), and for how many of them the interpreter is held.
 TTL, TTLS = 2, 3
 
 
 @where(("rabbitmq",))
-def test_a_task_that_holds_the_interpreter_longer_than_the_ttl_runs_once(fleets: Fleets) -> None:
+def test_a_task_that_holds_the_interpreter_longer_than_the_ttl_runs_once(fleets: Fleets, ground: Ground) -> None:
+    """Its connections to the broker are lost meanwhile: a copy that comes back is refused, as its owner lives."""
     fleet = fleets(heartbeat_ttl=TTL)
     holder = fleet.worker(threads=2)
     task = fleet.actors.holding.push(TTL * TTLS).id
     fleet.wait(lambda: fleet.effects("began", task), what="its start")
     before = holder.identity
     fleet.worker().wait_ready()
+    ground.cut()
     others = [fleet.actors.quick.push(i).id for i in range(20)]
 
     fleet.wait(lambda: fleet.effects("ran", task), 60, "its end")
