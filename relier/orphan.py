@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from relier.ending import KILLED, end_in_order
+from relier.endurance import endless
 from relier.logging import get_logger
 from relier.process import WorkerProcess
 
@@ -45,7 +46,7 @@ def follow_parent(process: Callable[[], WorkerProcess | None]) -> None:
         log.warning("The main process is gone: this worker ends as well.")
         end_in_order(process, meanwhile=_end_if_stuck_in_boot)
 
-    threading.Thread(target=follow, name="relier-parent", daemon=True).start()
+    threading.Thread(target=endless(follow, threading.Event()), name="relier-parent", daemon=True).start()
 
 
 def _log_pipe() -> int | None:

@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     redis_socket_timeout: float = _seconds(5, 0.05, 600, "Longest wait for one answer of Redis.")
     redis_connect_timeout: float = _seconds(2, 0.05, 600, "Longest wait for a connection to Redis.")
 
-    heartbeat_ttl: float = _seconds(10, 0.2, 3600, "A worker whose beat stands still this long is dead.")
+    heartbeat_ttl: float = _seconds(10, 0.2, 3600, "A worker that gives no sign of life this long is dead.")
     resurrection_enabled: bool = _switch(True, "Whether orphaned tasks are put back, by resurrector or workers.")
     max_resurrections: int = _whole(5, 0, 10_000, "Crashes a task survives before it is dead-lettered.")
     resurrection_check_interval: float = _seconds(0.25, 0.01, 60, "Time between two sweeps.")

@@ -8,6 +8,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pika
@@ -156,9 +157,11 @@ class Link:
             try:
                 self._loop.start()
             except Exception as error:  # pika's callbacks raise into the loop what they did not expect.
-                logger.exception("The connection to RabbitMQ failed; a new one is made.")
+                with suppress(MemoryError):
+                    logger.exception("The connection to RabbitMQ failed; a new one is made.")
                 if not self._closing:
-                    self.drop(error)
+                    with suppress(MemoryError):
+                        self.drop(error)
                     continue
             break
         self._loop.close()
