@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from relier.store import shard_of
 from tests.conftest import PrivateServers
 from tests.integration.conftest import Fleets
 from tests.integration.harness import Harness, Process
@@ -78,24 +77,3 @@ def test_a_time_limit_that_passes_while_the_claim_is_on_its_way_loses_nothing(
     counters = fleet.settle(1)
     assert counters["completed"] == 1, fleet.report()
     assert len(fleet.effects("ran", task)) == 1
-
-
-def test_a_copy_that_the_store_cannot_judge_is_not_acknowledged(fleet: Harness) -> None:
-    task, old = fleet.actors.quick.message(1), fleet.actors.quick.message_with_options(args=(2,), max_age=1)
-    records = {fleet.store.keys.shard(shard_of(m.message_id), "")[0] for m in (task, old)}
-    for key in records:
-        fleet.store.client.set(key, "not a hash: every script of this shard fails")
-    worker = fleet.worker()
-    worker.wait_ready()
-
-    fleet.broker.enqueue(task)
-    fleet.broker.enqueue(old)
-
-    fleet.wait(lambda: worker.text().count("Unhandled error during post_process_message") == 2, what="its refusal")
-    assert fleet.broker.do_qsize("default") == 2
-    fleet.store.client.delete(*records)
-    worker.kill()
-    fleet.worker()
-    counters = fleet.settle(2)
-    assert counters["completed"] + counters["discarded"] == 2
-    assert fleet.effects("ran", task.message_id)
