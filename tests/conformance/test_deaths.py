@@ -49,7 +49,7 @@ def test_a_fleet_that_died_as_a_whole_goes_on_with_the_next_worker(fleet: Harnes
 
 @pytest.mark.parametrize(
     ("order", "topology"),
-    cases({"after the others": ("embedded", "rabbitmq"), "before the others": ("redis",)}),
+    cases({"after the others": ("embedded", "rabbitmq"), "before the others": ("redis",)}, needs="freezes"),
     indirect=["topology"],
 )
 def test_a_frozen_worker_is_replaced_and_can_change_nothing_when_it_comes_back(fleets: Fleets, order: str) -> None:
@@ -89,7 +89,10 @@ ZOMBIE_POINTS = ("fetched", "claimed", "done", "committed", "before-fail", "fail
 
 @pytest.mark.parametrize(
     ("point", "topology"),
-    cases({point: ("rabbitmq",) if point in ("fetched", "committed") else ("embedded",) for point in ZOMBIE_POINTS}),
+    cases(
+        {point: ("rabbitmq",) if point in ("fetched", "committed") else ("embedded",) for point in ZOMBIE_POINTS},
+        needs="freezes",
+    ),
     indirect=["topology"],
 )
 def test_a_worker_frozen_at(point: str, fleets: Fleets) -> None:

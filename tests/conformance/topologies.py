@@ -76,6 +76,7 @@ class Topology:
 PROMISES = {
     "prefetched": "what a dead process had only prefetched runs at once on another",
     "cuts": "what was on its way when a connection to the broker was cut comes again at once",
+    "freezes": "a process that is frozen holds no lock of the broker",
 }
 
 
@@ -162,7 +163,7 @@ TOPOLOGIES = {
     "quorum": Topology(_rabbitmq(rabbitmq_queue_type="quorum")),
     "plain-redis": Topology(_plain_redis, lacks=frozenset({"prefetched", "cuts"})),
     "plain-rabbitmq": Topology(_plain_rabbitmq),
-    "sqlite": Topology(_sqlite, lacks=frozenset({"prefetched"})),
+    "sqlite": Topology(_sqlite, lacks=frozenset({"prefetched", "freezes"})),
 }
 
 #: Where a promise is tested in every run, unless the test says otherwise; the rest is marked `slow`.
