@@ -7,8 +7,8 @@ import signal
 from tests.conformance.conftest import Fleets
 from tests.conformance.topologies import Ground, where
 
-#: Heartbeat TTL (s), and for how many of them the interpreter is held.
-TTL, TTLS = 2, 3
+#: Heartbeat TTL (s).
+TTL = 4
 
 
 @where(("rabbitmq",))
@@ -16,7 +16,7 @@ def test_a_task_that_holds_the_interpreter_longer_than_the_ttl_runs_once(fleets:
     """Its connections to the broker are lost meanwhile: a copy that comes back is refused, as its owner lives."""
     fleet = fleets(heartbeat_ttl=TTL)
     holder = fleet.worker(threads=2)
-    task = fleet.actors.holding.push(TTL * TTLS).id
+    task = fleet.actors.holding.push(9).id  # more than two TTLs
     fleet.wait(lambda: fleet.effects("began", task), what="its start")
     before = holder.identity
     fleet.worker().wait_ready()
@@ -36,11 +36,11 @@ def test_a_task_that_holds_the_interpreter_longer_than_the_ttl_runs_once(fleets:
 @where(())
 def test_a_worker_that_is_stopped_while_its_interpreter_is_held_is_dead(fleets: Fleets) -> None:
     fleet = fleets(heartbeat_ttl=TTL)
-    holder = fleet.worker(threads=2)
-    task = fleet.actors.holding.push(TTL * TTLS).id
+    fleet.workers(2, threads=1)
+    task = fleet.actors.holding.push(15).id
     fleet.wait(lambda: fleet.effects("began", task), what="its start")
+    holder = fleet.process_of(fleet.effects("began", task)[0].pid)
     before = holder.identity
-    fleet.worker().wait_ready()
 
     holder.signal(signal.SIGSTOP)
 

@@ -28,12 +28,12 @@ def test_an_orphan_ends_what_it_runs_though_its_logs_fill_the_pipe(fleet: Harnes
     _kill_main(worker)
 
     fleet.wait(lambda: all(fleet.effects("ran", task) for task in chatty), 30, "the end of those who wrote")
+    fleet.wait(lambda: worker.text().count("line 199 xxx") == 2, 30, "what they wrote")
     assert alive(pid)
     fleet.open_gate()
     fleet.wait(lambda: not alive(pid), 30, "the orphan's end")
     assert {effect.pid for effect in fleet.effects()} == {pid}
     assert fleet.store.fleet.workers() == {}  # It left in order.
-    assert "line 199 xxx" in worker.text()
     assert "The main process is gone: this worker ends as well." in worker.text()
     assert "\0" not in worker.text()
     fleet.worker()

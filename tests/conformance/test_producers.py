@@ -49,12 +49,13 @@ with open({str(told)!r}, "w", buffering=1) as told:
     producer.popen.wait()
 
     returned = set(told.read_text().splitlines())
-    fleet.wait(lambda: returned <= fleet.counted("ran").keys(), 60, "the run of every task that was accepted")
+    fleet.wait(lambda: not fleet.unsettled(len(returned)), 60, "the end of every task that was accepted")
     ran = fleet.counted("ran")
     counters = fleet.settle(len(ran), 60)
 
     assert counters["completed"] == len(ran)
     assert set(ran.values()) == {1}
+    assert returned <= ran.keys()
     assert len(ran) - len(returned) in (0, 1)
 
 
