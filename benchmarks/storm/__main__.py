@@ -14,7 +14,9 @@ effect shows: a process that is gone, a connection that was reset. Exit code 1 o
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -46,12 +48,15 @@ def main() -> None:
     parser.add_argument("--broker", choices=BROKERS, default="redis")
     parser.add_argument("--rate", type=float, default=60, help="enqueues a second")
     parser.add_argument("--fsync", choices=("everysec", "always"), default="everysec", help="appendfsync of Redis")
-    parser.add_argument("--keep", type=Path, default=None, help="folder for logs and effects, kept")
+    parser.add_argument("--keep", type=Path, default=None, help="folder for logs and effects, emptied and kept")
     args = parser.parse_args()
     seed = args.seed if args.seed is not None else random.randrange(10**6)
     print(f"storm: --seed {seed} --seconds {args.seconds:g} --broker {args.broker}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="rl-storm-") as folder:
-        wrong = storm(seed, args.seconds, args.broker, args.rate, args.fsync, args.keep or Path(folder))
+    with ExitStack() as stack:
+        folder = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rl-storm-")))
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        wrong = storm(seed, args.seconds, args.broker, args.rate, args.fsync, folder)
     for finding in wrong:
         print(f"WRONG: {finding}")
     print("exactly one commit per task, nothing stuck" if not wrong else f"NOT as promised; replay with --seed {seed}")
@@ -60,7 +65,6 @@ def main() -> None:
 
 def storm(seed: int, seconds: float, broker_kind: str, rate: float, fsync: str, folder: Path) -> list[str]:
     """Run one storm; returns what is wrong."""
-    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         store = stack.enter_context(closing(sources.start("redis", {"appendfsync": fsync}, private=True)))
         broker: Any = store
@@ -96,6 +100,9 @@ def _summary(fleet: Harness, load: Load, weather: Weather, seconds: float) -> st
     count = Counter(fleet.store.counters())
     lines = [f"{seconds:.0f} s; faults that had their effect, of those tried:"]
     lines += [f"  {weather.happened[kind]:4} of {tried:4}  {kind}" for kind, tried in sorted(weather.tried.items())]
+    moments = sorted(effect.mono for effect in fleet.effects())
+    lull = max((later - earlier for earlier, later in itertools.pairwise(moments)), default=0.0)
+    lines.append(f"longest time in which no task did anything: {lull:.1f} s")
     lines.append(
         f"{len(load.sent)} enqueued, {load.unsure} unsure; {count['accepted']} accepted,"
         f" {count['completed']} completed, {count['crashes']} runs crashed, {count['failed']} failed,"
