@@ -194,14 +194,22 @@ def test_a_worker_ends_in_order_on_sigterm(tmp_path: Path, private_server: Priva
 
 
 def test_a_resurrector_ends_in_order_on_sigterm(tmp_path: Path, private_server: PrivateServers) -> None:
-    server = private_server()
-    store = Store.from_settings(Settings(redis_url=server.url))
-    with Started(tmp_path, "relier_cli.app", "run-resurrector", redis_url=server.url) as resurrecting:
+    """An actor module that it cannot import is not its business."""
+    url = private_server().url
+    store = Store.from_settings(Settings(redis_url=url))
+    with Started(tmp_path, "relier_cli.app", "run-resurrector", redis_url=url, actors="nowhere") as resurrecting:
         (told,) = wait_until(store.fleet.workers, 30, "the resurrector in the fleet").values()
         assert told["role"] == "resurrector"
         assert resurrecting.terminate() == 0, resurrecting.output
+        assert "An actor module cannot be imported." in resurrecting.output
     assert store.fleet.workers() == {}
     store.close()
+
+
+def test_a_resurrector_needs_the_modules_of_its_command_line(tmp_path: Path) -> None:
+    done = rl(tmp_path, "run-resurrector", "nowhere", state_dir=str(tmp_path / "state"))
+    assert done.returncode == 2
+    assert said(done) == ["Relier could not import the actor module 'nowhere': there is no module 'nowhere'."]
 
 
 def test_a_worker_does_not_outlive_its_main_process(tmp_path: Path, private_server: PrivateServers) -> None:
