@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 #: Version of the messages on control channels; others are ignored.
 MESSAGE_FORMAT = 1
 
-#: How often (s) the connection is probed while nothing arrives, so that a half-open one is noticed.
+#: Longest time (s) without a word before the connection is probed; half the socket timeout where that is less. A
+#: half-open connection is noticed after twice as long.
 PROBE_INTERVAL = 3.0
 
 Handler = Callable[[dict[str, Any]], None]
@@ -53,6 +54,8 @@ class ControlChannel(threading.Thread):
         self._store = store
         self._identity = identity
         self._handler = handler
+        timeout = store.client.connection_pool.connection_kwargs.get("socket_timeout") or 2 * PROBE_INTERVAL
+        self._probe_after = min(PROBE_INTERVAL, timeout / 2)
         self._stopped = threading.Event()
         self._connection: Any = None
         #: Grows with each interruption: two equal values mean "not interrupted in between".
@@ -95,9 +98,9 @@ class ControlChannel(threading.Thread):
             if connection.can_read(timeout=0.25):
                 self._receive(connection.read_response())
                 heard = time.monotonic()
-            elif time.monotonic() - heard > 2 * PROBE_INTERVAL:
+            elif time.monotonic() - heard > 2 * self._probe_after:
                 raise redis.ConnectionError("no answer to the probe")
-            elif time.monotonic() - heard > PROBE_INTERVAL:
+            elif time.monotonic() - heard > self._probe_after:
                 connection.send_command("PING", check_health=False)
 
     def _connect(self, identity: str) -> Any:
