@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 5.0
 #: Longest wait (s) for the answer to a request.
 ANSWER_TIMEOUT = 10.0
+#: A connection for questions is closed when nobody has asked for this long (s).
+IDLE = 1.0
 
 #: What pika raises when a connection or a channel was lost.
 LOST: tuple[type[Exception], ...] = (pika.exceptions.AMQPError, OSError)
@@ -148,8 +151,13 @@ class Link:
         self._loop.call_later(seconds, function)
 
     def drop(self, error: BaseException) -> None:
-        """Give the connection up without a word to its peer."""
-        self._cut()
+        """Give the connection up."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            try:
+                connection._terminate_stream(error)
+            except Exception:
+                logger.debug("A connection could not be ended.", exc_info=True)
         self._lost(error)
 
     def _drive(self) -> None:
@@ -170,8 +178,10 @@ class Link:
         if isinstance(result, BaseException):
             self._lost(result)
             return
-        if self._closing:
-            self._loop.stop()
+        if self._closing or self.connection is not None:
+            result.close()
+            if self._closing:
+                self._loop.stop()
             return
         self._connecting, self.connection = False, result
         result.add_on_close_callback(self._closed)
@@ -193,16 +203,6 @@ class Link:
             return
         self._loop.call_later(1.0, self._loop.stop)
         self.connection.close()
-
-    def _cut(self) -> None:
-        connection, self.connection = self.connection, None
-        sock = _socket_of(connection)
-        if sock is not None:
-            try:
-                self._loop.remove_handler(sock.fileno())
-                sock.close()
-            except (OSError, KeyError, ValueError):
-                pass
 
     def forget(self) -> None:
         """Close a forked child's copy of the socket: the parent's death must show, and the child needs its own."""
@@ -232,6 +232,9 @@ class Inquiries:
         self._parameters = parameters
         self._lock = threading.Lock()
         self.connection: Any = None
+        self._used = 0.0
+        #: Closes the connection when nobody asks: between questions nobody answers RabbitMQ's heartbeats.
+        self._closer: threading.Thread | None = None
         _opened.add(self)
 
     def ask(self, question: Callable[[Any], Any]) -> Any:
@@ -253,12 +256,25 @@ class Inquiries:
         raise AssertionError("unreachable")
 
     def _ask(self, question: Callable[[Any], Any]) -> Any:
+        self._used = time.monotonic()
         if self.connection is None:
             self.connection = pika.BlockingConnection(self._parameters)
+        if self._closer is None:
+            self._closer = threading.Thread(target=self._close_when_idle, name="relier-rabbitmq-idle", daemon=True)
+            self._closer.start()
         channel = self.connection.channel()
         answer = question(channel)
         channel.close()
         return answer
+
+    def _close_when_idle(self) -> None:
+        while True:
+            time.sleep(IDLE)
+            with self._lock:
+                if time.monotonic() - self._used > IDLE:
+                    self._closer = None
+                    self._drop()
+                    return
 
     def _drop(self) -> None:
         connection, self.connection = self.connection, None
@@ -278,7 +294,7 @@ class Inquiries:
         sock = _socket_of(self.connection)
         if sock is not None and sock.fileno() >= 0:
             os.close(sock.detach())
-        self.connection = None
+        self.connection, self._closer = None, None
         self._lock = threading.Lock()
 
 

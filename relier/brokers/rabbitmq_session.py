@@ -74,9 +74,15 @@ class Session:
             return None
 
     def hold(self, delivery: RabbitmqDelivery) -> None:
-        """Note a delivery that a worker thread gets."""
+        """Note a delivery that a worker thread gets; of a retired session it goes back."""
         with self._quiet:
-            self._held[delivery.tag] = delivery
+            if self._retired:
+                delivery.started = False
+                self._leaving.append((delivery, False))
+            else:
+                self._held[delivery.tag] = delivery
+        if delivery.started is False:
+            self._nudge()
 
     def may_start(self, delivery: RabbitmqDelivery) -> bool:
         with self._quiet:
@@ -155,6 +161,9 @@ class Session:
             logger.warning("A consumer lost its channel.", extra={"queue": self.queue, "error": describe(error)})
 
     def _channel_opened(self, channel: Any) -> None:
+        if not self.is_open or self._retired:  # Nobody waits for it any more.
+            channel.close()
+            return
         channel.add_on_cancel_callback(lambda _: self.end("the queue was deleted"))
         channel.basic_qos(prefetch_count=self._prefetch)
         self._consumer_tag = channel.basic_consume(self.queue, self._message, callback=lambda _: self.opened.set())
