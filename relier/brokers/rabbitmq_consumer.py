@@ -33,6 +33,8 @@ PAUSE = 0.25
 FIRST_PAUSE = 0.02
 #: Pause (s) before another try when RabbitMQ refuses to let this process consume.
 REFUSED_PAUSE = 1.0
+#: Most sessions that are left behind at once: with a prefetch of 16, room for some 500 failures in a second.
+MOST_BEHIND = 32
 #: Longest wait (s) at the end until acknowledgements have left: those that wait for durability included.
 FAREWELL = 2.5
 #: Names undecodable bytes, the same at each delivery.
@@ -55,6 +57,8 @@ class RabbitmqConsumer(Consumer):
         self.prefetch = prefetch
         self.timeout = min(timeout / 1000, LONGEST_WAIT)
         self._session: Session | None = None
+        #: Earlier sessions, on which acknowledgements wait for durability.
+        self._behind: list[Session] = []
         #: A delivery that the store is to take, and why it cannot be decoded.
         self._stuck: tuple[RabbitmqDelivery, Exception | None] | None = None
         self._pause = FIRST_PAUSE
@@ -69,6 +73,8 @@ class RabbitmqConsumer(Consumer):
             time.sleep(PAUSE)
             return None
         session = self._session
+        if session is not None and session.is_open and session.is_crowded():
+            session = self._leave_behind(session)
         if session is None or not session.is_open:
             session = self._session = self._open()
         arrived = session.take(self.timeout) if session is not None else None
@@ -133,10 +139,22 @@ class RabbitmqConsumer(Consumer):
         self.broker.dead_letter_raw(delivery, task_id, error)
         return True
 
-    def _retire(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
+    def _leave_behind(self, session: Session) -> Session | None:
+        """Go on with a new session, so that messages which wait for the store's disk hold up no others."""
+        self._behind = [old for old in self._behind if old.is_open]
+        if len(self._behind) >= MOST_BEHIND:
+            return session
+        self._behind.append(session)
+        session.retire(give_back=False)
+        return None
+
+    def _retire(self) -> list[Session]:
+        """Take nothing any more; returns the sessions on which something may still be settled."""
+        sessions = [*self._behind, self._session] if self._session is not None else self._behind
+        self._session, self._behind = None, []
+        for session in sessions:
             session.retire()
+        return sessions
 
     # -- the worker threads -------------------------------------------------------------------------------------
 
@@ -166,7 +184,6 @@ class RabbitmqConsumer(Consumer):
 
     def close(self) -> None:
         """Take no more messages. What runs is settled when it is done: the connection stays."""
-        session = self._session
-        self._retire()
-        if session is not None:
-            session.wait_settled(FAREWELL)
+        end = time.monotonic() + FAREWELL
+        for session in self._retire():
+            session.wait_settled(max(0.0, end - time.monotonic()))

@@ -58,6 +58,7 @@ class Session:
         self._retired = False
         self._quiet = threading.Condition()
         self._channel: Any = None
+        self._consumer_tag = ""
 
     # -- from any thread ----------------------------------------------------------------------------------------
 
@@ -100,18 +101,24 @@ class Session:
         else:
             delivery.removed(False)
 
-    def retire(self) -> None:
-        """Take no more messages, give back what was not started; the rest is settled when it is done."""
+    def retire(self, give_back: bool = True) -> None:
+        """Take no more messages; what was taken is settled when it is done.
+
+        `give_back`: what was taken and not started goes back now.
+        """
         with self._quiet:
-            if self._retired:
-                return
             self._retired = True
             for tag, delivery in list(self._held.items()):
-                if not hasattr(delivery, "relier_run") and delivery.pledge is None:
+                if give_back and not hasattr(delivery, "relier_run") and delivery.pledge is None:
                     delivery.started = False
                     del self._held[tag]
                     self._leaving.append((delivery, False))
         self._sessions.call(self._cancel)
+
+    def is_crowded(self) -> bool:
+        """Whether half of what RabbitMQ lets us hold only waits until the store's custody is durable."""
+        with self._quiet:
+            return 2 * sum(delivery.waits_for_store for delivery in self._held.values()) >= self._prefetch
 
     def end(self, why: str) -> None:
         """End at once: RabbitMQ gives everything that is not settled to others."""
@@ -194,7 +201,9 @@ class Session:
         if channel is None or not channel.is_open:
             self._end("retired")
             return
-        channel.basic_cancel(self._consumer_tag)
+        if self._consumer_tag:
+            channel.basic_cancel(self._consumer_tag)
+            self._consumer_tag = ""
         while (arrived := self.take(0)) is not None:
             channel.basic_nack(arrived[0], requeue=True)
         self._arrived.put(None)

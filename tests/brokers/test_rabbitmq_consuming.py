@@ -200,6 +200,24 @@ def test_a_failed_tasks_copy_waits_for_durability_without_a_thread(bench: Bench,
     bench.settle()
 
 
+def test_failures_that_wait_for_durability_hold_up_no_others(bench: Bench, monkeypatch: Any) -> None:
+    custody = bench.store.custody
+    when_durable = custody.when_durable
+    waiting: list[tuple[Any, Any]] = []
+    monkeypatch.setattr(custody, "when_durable", lambda *pledge: waiting.append(pledge))
+    bench.broker.enqueue_many([bench.failing.message(i) for i in range(40)])
+    bench.quick.send("behind them")
+    bench.work(threads=2)  # which prefetches four
+
+    bench.wait(lambda: bench.values() == ["behind them"], "the task behind them")
+    bench.wait(lambda: len(waiting) == 40 and bench.queue().unacked == 40, "every failure to wait")
+    for pledge in waiting:
+        when_durable(*pledge)
+    bench.settle()
+    sessions = bench.broker._wired().sessions
+    bench.wait(lambda: len(sessions.everyone()) == 2, "one session for the queue, and one for its lane")
+
+
 def test_a_copy_goes_back_when_the_store_may_have_forgotten_its_task(bench: Bench, monkeypatch: Any) -> None:
     monkeypatch.setattr(durability, "FSYNC_INTERVAL", 1.5)
     bench.failing.send(1)
