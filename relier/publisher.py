@@ -25,8 +25,6 @@ Ready = tuple[Due, Message[Any]]
 
 #: Longest grace (s) for a published task to be claimed; the first is RELIER_RESURRECTION_CLAIM_GRACE_PERIOD.
 LONGEST_GRACE = 1800.0
-
-
 #: Most copies in one piece: a moment's work, so that whoever publishes can look around in between.
 PIECE = 250
 #: Copies that wait in a lane while orphans still go there, but not what merely became due: orphans shall not stand
@@ -56,7 +54,7 @@ class Publisher:
         limit = min(PIECE, self.settings.resurrection_batch_size)
         share = max(self._share, -(-limit // len(shards)))
         total, due = self.store.tasks.due(shards, share)
-        batch = due[:limit]
+        batch = sorted(due, key=lambda record: not record.crashes)[:limit]  # Orphans first, from every shard.
         more = total > len(batch)
         self._share = 4 * share if more and 2 * len(batch) < limit else 0  # A few shards have it all: ask for more.
         return bool(batch) and self._publish(batch, consumed) and more
