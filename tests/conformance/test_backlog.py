@@ -25,7 +25,8 @@ def test_delayed_tasks_are_loaded_into_no_worker(fleet: Harness) -> None:
         fleet.actors.noop.send_with_options(delay=HOUR_MS)
     last = fleet.actors.quick.push(2)
     soon = fleet.actors.quick.send_with_options(args=(3,), delay=10)
-    fleet.wait(lambda: fleet.counted("ran")[last.id] == fleet.counted("ran")[soon.message_id] == 1, 30, "the last tasks")
+    ids = (last.id, soon.message_id)
+    fleet.wait(lambda: all(fleet.counted("ran")[task] == 1 for task in ids), 30, "the last tasks")
 
     assert fleet.store.live()["due"] >= TASKS
     fleet.wait(lambda: fleet.held("default") == 0, 30, "an empty broker")
