@@ -31,7 +31,6 @@ _PRODUCER = """
 from relier.boot import use_default_broker
 from relier.settings import get_settings
 use_default_broker(get_settings())
-from tests.integration.worker_actors import ACTORS as a
 """
 
 
@@ -175,7 +174,8 @@ class Harness:
 
     def producer(self, code: str, *, failpoints: str = "") -> Process:
         """Start a process that runs code with the actors as `a`."""
-        return self._start("producer", [sys.executable, "-c", _PRODUCER + code], failpoints, {})
+        actors = f"from {self.actor_module} import ACTORS as a\n"
+        return self._start("producer", [sys.executable, "-c", _PRODUCER + actors + code], failpoints, {})
 
     def _start(self, kind: str, command: list[str], failpoints: str, options: dict[str, Any]) -> Process:
         log = self.folder / f"{kind}-{len(self.processes)}.log"
