@@ -15,7 +15,10 @@ PUSHES = {
 
 
 @pytest.mark.parametrize(
-    ("what", "topology"), cases(dict.fromkeys(PUSHES, ()) | {"push": ("embedded", "rabbitmq")}), indirect=["topology"]
+    ("what", "topology"),
+    cases({"push": ("embedded", "rabbitmq"), "a push with a delay": ()})
+    + cases({"a push of many": ()}, needs="batches"),
+    indirect=["topology"],
 )
 def test_a_producer_killed_before_and_after_its_push(what: str, fleet: Harness) -> None:
     """Before: nothing of it is anywhere. After: each of its tasks runs once."""

@@ -76,6 +76,7 @@ class Topology:
 PROMISES = {
     "prefetched": "what a dead process had only prefetched runs at once on another",
     "cuts": "what was on its way when a connection to the broker was cut comes again at once",
+    "batches": "a producer that is killed has sent all messages of a `push_many`, or none",
     "freezes": "a process that is frozen holds no lock of the broker",
 }
 
@@ -161,9 +162,9 @@ TOPOLOGIES = {
     "two-redises": Topology(_two_redises),
     "rabbitmq": Topology(_rabbitmq()),
     "quorum": Topology(_rabbitmq(rabbitmq_queue_type="quorum")),
-    "plain-redis": Topology(_plain_redis, lacks=frozenset({"prefetched", "cuts"})),
-    "plain-rabbitmq": Topology(_plain_rabbitmq),
-    "sqlite": Topology(_sqlite, lacks=frozenset({"prefetched", "freezes"})),
+    "plain-redis": Topology(_plain_redis, lacks=frozenset({"prefetched", "cuts", "batches"})),
+    "plain-rabbitmq": Topology(_plain_rabbitmq, lacks=frozenset({"batches"})),
+    "sqlite": Topology(_sqlite, lacks=frozenset({"prefetched", "freezes", "batches"})),
 }
 
 #: Where a promise is tested in every run, unless the test says otherwise; the rest is marked `slow`.
