@@ -131,8 +131,8 @@ def _opening(client: redis.Redis) -> list[tuple[Any, ...]]:
     options = client.connection_pool.connection_kwargs
     user, password, database = options.get("username"), options.get("password"), options.get("db")
     opening: list[tuple[Any, ...]] = []
-    if password:
-        opening.append(("AUTH", user, password) if user else ("AUTH", password))
+    if user or password:
+        opening.append(("AUTH", user, password or "") if user else ("AUTH", password))
     if database:
         opening.append(("SELECT", database))
     return opening
