@@ -52,18 +52,16 @@ def test_a_task_that_leaves_no_memory_to_anybody_is_accounted_for(fleet: Harness
     fleet.actors.hoarding.push(200, "slowly")
     beside += [fleet.actors.quick.push(i).id for i in range(20)]
 
-    def is_over() -> bool:
+    def is_quiet() -> bool:
         if all(process.is_over for process in fleet.processes):  # as a supervisor does
             fleet.worker().wait_ready()
         if len(fleet.effects("began")) > 1:
             fleet.open_gate()
-        return fleet.store.counters().get("dead", 0) == 1
+        return not fleet.unsettled(22)
 
-    fleet.wait(is_over, 60, "the hoarding task's end")
-    if all(process.is_over for process in fleet.processes):
-        fleet.worker().wait_ready()
+    fleet.wait(is_quiet, 90, "the end of every task")
 
-    counters = fleet.settle(22, 60)
-
+    counters = fleet.check(22)
+    assert counters["dead"] == 1
     assert counters["completed"] == 21
     assert fleet.counted("ran").keys() == set(beside)

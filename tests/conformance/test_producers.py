@@ -81,7 +81,7 @@ sys.exit(max(map(abs, codes)))
 """
 
 
-@where(("embedded", "rabbitmq"))
+@where(("embedded", "rabbitmq"), never=("plain-rabbitmq", "sqlite"))  # These brokers share them with their forks.
 def test_a_forked_producer_uses_connections_of_its_own(fleet: Harness) -> None:
     producer = fleet.producer(FORKING)
     assert producer.popen.wait(60) == 0, producer.text()
