@@ -198,7 +198,7 @@ assert dramatiq.broker.global_broker is job.broker
 assert not isinstance(job.broker, RabbitmqBroker)
 assert threading.active_count() == 1, threading.enumerate()
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
 
 
 # Pushing
@@ -279,7 +279,7 @@ def test_apush_works_in_a_forked_child(broker: StubBroker) -> None:
     answers = fork.SimpleQueue()
     child = fork.Process(target=_push_in_child, args=(actor, answers))
     child.start()
-    child.join(timeout=20)
+    child.join(timeout=100)
     assert child.exitcode == 0
     assert answers.get()
 

@@ -126,7 +126,7 @@ def test_an_interruption_leaves_nothing_running(folder: Path, signals: tuple[sig
 
     for number in signals:
         demo.send_signal(number)
-    _, told = demo.communicate(timeout=20)
+    _, told = demo.communicate(timeout=100)
 
     assert demo.returncode == 130
     assert told == "Interrupted: every process of the demo has ended.\n"
@@ -138,13 +138,13 @@ def test_even_a_killed_demo_leaves_nothing_running(folder: Path) -> None:
     demo = start(folder, "--plain")
     wait_for_work(demo)
     demo.kill()
-    demo.communicate(timeout=20)
-    wait_until(lambda: not processes_of(folder), timeout=20, what="the end of the demo's processes")
+    demo.communicate(timeout=100)
+    wait_until(lambda: not processes_of(folder), timeout=60, what="the end of the demo's processes")
 
 
 def test_an_unreachable_redis_is_one_line(folder: Path) -> None:
     demo = start(folder, RELIER_REDIS_URL="redis://:secret@127.0.0.1:1/0")
-    out, told = demo.communicate(timeout=20)
+    out, told = demo.communicate(timeout=100)
     assert demo.returncode == 1
     assert out == ""
     assert told == "Relier cannot reach Redis (redis://:***@127.0.0.1:1/0). Refusing to start.\n"

@@ -103,7 +103,7 @@ def test_python_code_runs(group: list[Block], tmp_path: Path, private_server: Pr
         env=environment(tmp_path / "state", RELIER_REDIS_URL=private_server("embedded").url),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -119,7 +119,7 @@ def test_the_documented_unit_tests_pass_without_a_redis(tmp_path: Path) -> None:
         env=environment(tmp_path / "state"),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert result.returncode == 0, result.stdout
@@ -262,7 +262,7 @@ def test_every_counter_is_documented() -> None:
 def test_the_generated_reference_is_up_to_date() -> None:
     command = [sys.executable, str(ROOT / "docs" / "generate_reference.py"), "--check"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=200)
     assert result.returncode == 0, result.stderr
 
 
@@ -291,7 +291,7 @@ class Shell:
 
     def wait_for(self, line: str) -> None:
         try:
-            wait_until(lambda: self.shows(line), 30, repr(line))
+            wait_until(lambda: self.shows(line), 60, repr(line))
         except AssertionError as error:
             raise AssertionError(f"{error} in:\n{self.output()}") from None
 
@@ -312,15 +312,15 @@ class Shell:
         self.outputs.append(path)
         self.started.append(process)
         if command.endswith("&"):
-            wait_until(lambda: "ready for action" in path.read_text(), 30, "a worker: " + path.read_text())
+            wait_until(lambda: "ready for action" in path.read_text(), 60, "a worker: " + path.read_text())
         else:
-            process.wait(30)
+            process.wait(100)
 
     def output(self) -> str:
         return "\n".join(path.read_text(errors="replace") for path in self.outputs)
 
     def found(self, pattern: str) -> str:
-        matches = wait_until(lambda: list(re.finditer(pattern, self.output())), 30, pattern)
+        matches = wait_until(lambda: list(re.finditer(pattern, self.output())), 60, pattern)
         return str(matches[0][matches[0].re.groups])
 
     def shows(self, line: str) -> bool:

@@ -63,13 +63,13 @@ class User:
         return self._told
 
     def error(self) -> str:
-        _, error = self.process.communicate(timeout=30)
+        _, error = self.process.communicate(timeout=100)
         assert self.process.returncode == 1
         return error
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         self.process.send_signal(how)
-        self.process.communicate(timeout=10)
+        self.process.communicate(timeout=100)
 
 
 StartUser = Callable[..., User]

@@ -25,7 +25,7 @@ class Lodger:
     def enters(self, suspicion: Suspicion) -> Callable[[], bool]:
         """Begin to enter; returns what waits for it, and then tells whether a suspect may run."""
         entering = self.thread.submit(self.house.enter, suspicion)
-        wait_until(lambda: entering.done() or _waits(self.house), 10, "a thread that is inside or waits")
+        wait_until(lambda: entering.done() or _waits(self.house), 60, "a thread that is inside or waits")
         self.inside = entering.done
         return lambda: entering.result(30)
 

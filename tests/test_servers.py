@@ -82,7 +82,7 @@ def test_closing_the_connections_of_one_host_spares_the_others(
             cut = connection(vhost)
             assert rabbitmq.close_connections(vhost, abruptly) == 1
             with pytest.raises(pika.exceptions.AMQPConnectionError):
-                wait_until(lambda: cut.process_data_events(time_limit=0.1), 30, "the end of the connection")
+                wait_until(lambda: cut.process_data_events(time_limit=0.1), 60, "the end of the connection")
             spared.process_data_events(time_limit=0)
             assert spared.is_open
     finally:

@@ -34,7 +34,7 @@ def run_pytest_without_redis(*arguments: str, **environment: str) -> subprocess.
         "start_of_a_test",
         *arguments,
     ]
-    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_a_missing_server_is_named_loudly() -> None:
@@ -92,11 +92,11 @@ time.sleep(600)
 """
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
     pids = tmp_path / "pids"
-    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, 30, "the started processes")
+    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60, "the started processes")
     process.kill()
     process.wait()
     started = [int(pid) for pid in pids.read_text().split()]
-    wait_until(lambda: not any(alive(pid) for pid in started), 30, "the end of what it started")
+    wait_until(lambda: not any(alive(pid) for pid in started), 60, "the end of what it started")
 
 
 @contextmanager

@@ -48,13 +48,13 @@ def wait_for(store: Store, count: int, more: Callable[[set[int]], bool] = lambda
         found = pids(store)
         return found if len(found) == count and more(found) else set()
 
-    return wait_until(there, 45, f"{count} workers")
+    return wait_until(there, 60, f"{count} workers")
 
 
 def test_a_killed_worker_is_replaced_and_the_others_live_on(tmp_path: Path, store: Store) -> None:
     with supervised(tmp_path, url_of(store)) as supervisor:
         victim, witness = sorted(wait_for(store, 2))
-        wait_until(lambda: supervisor.output.count("ready for action") == 2, 20, "the end of both boots")
+        wait_until(lambda: supervisor.output.count("ready for action") == 2, 60, "the end of both boots")
         os.kill(victim, signal.SIGKILL)
 
         after = wait_for(store, 2, lambda found: victim not in found)
@@ -69,11 +69,11 @@ def test_a_killed_worker_is_replaced_and_the_others_live_on(tmp_path: Path, stor
 def test_a_killed_main_process_takes_its_worker_along_and_is_replaced(tmp_path: Path, store: Store) -> None:
     with supervised(tmp_path, url_of(store), processes=1) as supervisor:
         (worker,) = wait_for(store, 1)
-        wait_until(lambda: "ready for action" in supervisor.output, 20, "the end of the boot")
+        wait_until(lambda: "ready for action" in supervisor.output, 60, "the end of the boot")
         main = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(main, signal.SIGKILL)
 
-        wait_until(lambda: not alive(worker), 10, "the end of the worker without a main process")
+        wait_until(lambda: not alive(worker), 60, "the end of the worker without a main process")
         wait_for(store, 1, lambda found: worker not in found)
         assert supervisor.terminate() == 0
 
@@ -82,7 +82,7 @@ def test_workers_do_not_outlive_a_killed_supervisor(tmp_path: Path, store: Store
     with supervised(tmp_path, url_of(store)) as supervisor:
         workers = wait_for(store, 2)
         supervisor.process.kill()
-        wait_until(lambda: not any(map(alive, workers)), 20, "the end of the workers")
+        wait_until(lambda: not any(map(alive, workers)), 60, "the end of the workers")
     assert store.fleet.workers() == {}  # they ended in order
 
 
@@ -94,10 +94,10 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path, store: Store) -
         (tmp_path / "push.py").write_text(push)
         with Started(tmp_path, "push", redis_url=url_of(store)) as pushing:
             assert pushing.ended() == 0, pushing.output
-        wait_until(started.exists, 20, "the task's start")
+        wait_until(started.exists, 60, "the task's start")
 
         supervisor.process.send_signal(signal.SIGINT)
-        wait_until(lambda: "Stopping" in supervisor.output, 10, "the supervisor's word")
+        wait_until(lambda: "Stopping" in supervisor.output, 60, "the supervisor's word")
         supervisor.process.send_signal(signal.SIGINT)
 
         assert supervisor.ended(10) == 128 + signal.SIGINT

@@ -187,7 +187,7 @@ def test_a_worker_ends_in_order_on_sigterm(tmp_path: Path, private_server: Priva
     server = private_server()
     store = Store.from_settings(Settings(redis_url=server.url))
     with Started(tmp_path, "dramatiq", "relier.workers", actors(tmp_path), "-p", "1", redis_url=server.url) as worker:
-        wait_until(store.fleet.workers, 30, "a worker in the fleet")
+        wait_until(store.fleet.workers, 60, "a worker in the fleet")
         assert worker.terminate() == 0, worker.output
     assert store.fleet.workers() == {}
     store.close()
@@ -198,7 +198,7 @@ def test_a_resurrector_ends_in_order_on_sigterm(tmp_path: Path, private_server: 
     url = private_server().url
     store = Store.from_settings(Settings(redis_url=url))
     with Started(tmp_path, "relier_cli.app", "run-resurrector", redis_url=url, actors="nowhere") as resurrecting:
-        (told,) = wait_until(store.fleet.workers, 30, "the resurrector in the fleet").values()
+        (told,) = wait_until(store.fleet.workers, 60, "the resurrector in the fleet").values()
         assert told["role"] == "resurrector"
         assert resurrecting.terminate() == 0, resurrecting.output
         assert "An actor module cannot be imported." in resurrecting.output
@@ -216,10 +216,10 @@ def test_a_worker_does_not_outlive_its_main_process(tmp_path: Path, private_serv
     server = private_server()
     store = Store.from_settings(Settings(redis_url=server.url))
     with Started(tmp_path, "dramatiq", "relier.workers", actors(tmp_path), "-p", "1", redis_url=server.url) as worker:
-        (told,) = wait_until(store.fleet.workers, 30, "a worker in the fleet").values()
-        wait_until(lambda: "ready for action" in worker.output, 30, "the end of the boot")
+        (told,) = wait_until(store.fleet.workers, 60, "a worker in the fleet").values()
+        wait_until(lambda: "ready for action" in worker.output, 60, "the end of the boot")
         os.kill(worker.process.pid, signal.SIGKILL)
-        wait_until(lambda: not alive(told["pid"]), 20, "the end of the orphaned worker")
+        wait_until(lambda: not alive(told["pid"]), 60, "the end of the orphaned worker")
     assert store.fleet.workers() == {}  # it left in order
     store.close()
 
@@ -235,10 +235,10 @@ while not os.path.exists({str(gate)!r}): time.sleep(0.01)
 """
     module = actors(tmp_path, slow + ACTORS)
     with Started(tmp_path, "dramatiq", "relier.workers", module, "-p", "1", redis_url=private_server().url) as worker:
-        pid = int(wait_until(lambda: booting.exists() and booting.read_text(), 30, "a booting worker"))
+        pid = int(wait_until(lambda: booting.exists() and booting.read_text(), 60, "a booting worker"))
         os.kill(worker.process.pid, signal.SIGKILL)
         gate.touch()
-        wait_until(lambda: not alive(pid), 30, "the end of the orphaned worker")
+        wait_until(lambda: not alive(pid), 60, "the end of the orphaned worker")
 
 
 def test_a_signal_that_comes_twice_at_once_is_one_wish_and_a_later_one_ends_at_once(
@@ -250,13 +250,13 @@ def test_a_signal_that_comes_twice_at_once_is_one_wish_and_a_later_one_ends_at_o
     actors(tmp_path)
     (tmp_path / "push.py").write_text(f"import some_actors; some_actors.sleep.push({str(started)!r}, 120)")
     with Started(tmp_path, "dramatiq", "relier.workers", "some_actors", "-p", "1", redis_url=server.url) as worker:
-        (told,) = wait_until(store.fleet.workers, 30, "a worker in the fleet").values()
+        (told,) = wait_until(store.fleet.workers, 60, "a worker in the fleet").values()
         assert run(tmp_path, "push", redis_url=server.url).returncode == 0
-        wait_until(started.exists, 20, "the task's start")
+        wait_until(started.exists, 60, "the task's start")
 
         os.killpg(worker.process.pid, signal.SIGTERM)  # to both processes, and the main one passes its own on
         first = time.monotonic()
-        wait_until(lambda: time.monotonic() - first > 1.5, 5, "time in which the worker may end")
+        wait_until(lambda: time.monotonic() - first > 1.5, 60, "time in which the worker may end")
         assert alive(told["pid"])
 
         worker.process.send_signal(signal.SIGTERM)

@@ -13,7 +13,7 @@ _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], timeout: float = 60.0, what: str = "") -> T:
     """Return the condition's first true value; fail, naming `what`, after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
@@ -25,6 +25,6 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = ""
     return value
 
 
-async def await_until(condition: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
+async def await_until(condition: Callable[[], T], timeout: float = 60.0, what: str = "") -> T:
     """Do the same without blocking the event loop."""
     return await asyncio.to_thread(wait_until, condition, timeout, what)

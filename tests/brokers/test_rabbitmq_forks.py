@@ -59,7 +59,7 @@ def _end(parent: subprocess.Popen[Any], child: int) -> None:
         parent.stdout.close()
     if child:
         os.kill(child, signal.SIGKILL)
-        wait_until(lambda: not os.path.exists(f"/proc/{child}") or _is_zombie(child), 30, "the child's end")
+        wait_until(lambda: not os.path.exists(f"/proc/{child}") or _is_zombie(child), 60, "the child's end")
 
 
 def _is_zombie(pid: int) -> bool:

@@ -173,7 +173,7 @@ def test_workers_of_another_broker_are_told_of(rl: CommandLine, store: Store) ->
 
     with store.client.pubsub() as subscription:
         subscription.subscribe(store.keys.control("w1"))
-        assert subscription.get_message(timeout=10)
+        assert subscription.get_message(timeout=60)
         findings = rl.json("doctor")["findings"]
 
     (finding,) = [f for f in findings if "another broker" in f["message"]]

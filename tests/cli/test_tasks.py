@@ -107,9 +107,9 @@ def test_the_owner_of_a_running_task_is_asked_to_cancel_it(rl: CommandLine, stor
 
     with store.client.pubsub() as listener:
         listener.subscribe(store.keys.control(Tasks.worker))
-        listener.get_message(timeout=5)
+        listener.get_message(timeout=60)
         done = rl("tasks", "cancel", sending.task_id)
-        heard = listener.get_message(timeout=5)
+        heard = listener.get_message(timeout=60)
 
     assert (done.returncode, done.stdout) == (0, f"{sending.task_id}: asked\n")
     assert heard is not None

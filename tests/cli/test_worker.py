@@ -41,11 +41,11 @@ def test_workers_and_resurrector_show_what_they_do(tmp_path: Path, private_serve
         Started(tmp_path, "dramatiq", "relier.workers", module, "-p", "1", "-t", "3", redis_url=url),
         Started(tmp_path, "relier_cli.app", "run-resurrector", redis_url=url),
     ):
-        wait_until(lambda: len(store.fleet.workers()) == 2, 30, "worker and resurrector")
+        wait_until(lambda: len(store.fleet.workers()) == 2, 60, "worker and resurrector")
         assert run(tmp_path, "push", redis_url=url).returncode == 0
-        wait_until(started.exists, 20, "the task's start")
+        wait_until(started.exists, 60, "the task's start")
 
-        fleet = wait_until(lambda: _swept_by_resurrector(tmp_path, url), 30, "a sweep by the resurrector")
+        fleet = wait_until(lambda: _swept_by_resurrector(tmp_path, url), 60, "a sweep by the resurrector")
 
         resurrector, worker = fleet["workers"]
         assert (worker["role"], worker["state"], worker["queues"]) == ("worker", "alive", ["default", "low_priority"])

@@ -81,7 +81,7 @@ def _calls_of_three_beats(fleet: Harness, worker: str) -> int:
         return int(fleet.store.runner.command("HGET", fleet.store.keys.fleet[1], worker) or 0)
 
     start = beats()
-    wait_until(lambda: beats() > start, 30, "a beat")
+    wait_until(lambda: beats() > start, 60, "a beat")
     calls, start = Calls(fleet), beats()
     wait_until(lambda: beats() >= start + 3, 60, "three beats")
     return calls.made()
@@ -122,7 +122,7 @@ def test_ended_tasks_leave_nothing(fleet: Harness) -> None:
     counters = fleet.settle(tasks, 100)
 
     assert counters["completed"] == tasks
-    fleet.wait(lambda: fleet.store.live()["records"] == 0, 30, "an empty store")
+    fleet.wait(lambda: fleet.store.live()["records"] == 0, 60, "an empty store")
     assert fleet.store.live() == {"records": 0, "due": 0, "dead_letters": 0, "remembered": 0}
     kinds = {key.rpartition(b":")[2] for key in fleet.store.client.scan_iter("rl:*")}
     assert kinds <= {b"meta", b"workers", b"beats", b"leases", b"about", b"gone", b"pulses"}, kinds

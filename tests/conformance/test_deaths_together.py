@@ -47,7 +47,7 @@ def test_a_worker_that_watches_and_another_one_die_together(fleet: Harness) -> N
 def test_the_resurrector_and_two_of_three_workers_die_together(fleet: Harness) -> None:
     resurrector = fleet.resurrector()
     fleet.workers(3, threads=1)
-    fleet.wait(lambda: _watcher(fleet) == resurrector.identity != "", 30, "its lease")
+    fleet.wait(lambda: _watcher(fleet) == resurrector.identity != "", 60, "its lease")
     _kill_with_the_watcher(fleet, lambda process: process is resurrector, 2)
 
 
@@ -66,7 +66,7 @@ def test_a_process_of_dramatiqs_that_is_killed_alone(fleets: Fleets) -> None:
 
     pair.kill()
 
-    fleet.wait(lambda: fleet.store.counters().get("crashes", 0) == 2, 30, "the burial")
+    fleet.wait(lambda: fleet.store.counters().get("crashes", 0) == 2, 60, "the burial")
     assert alive(sibling)  # Dramatiq asked it to stop; it ends what it runs first.
     fleet.open_gate()
     counters = fleet.settle(12)

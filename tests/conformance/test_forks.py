@@ -18,14 +18,14 @@ def test_a_killed_workers_task_runs_again_though_a_forked_child_lives_on(fleets:
     fleet = fleets(heartbeat_ttl=2)
     victim = fleet.worker()
     task = fleet.actors.forking.push(fleet.gate(), how).id
-    fleet.wait(lambda: fleet.effects("child", task), 30, "its child")
+    fleet.wait(lambda: fleet.effects("child", task), 60, "its child")
     (child,) = (effect.detail for effect in fleet.effects("child", task))
     waiting = [fleet.actors.quick.push(i).id for i in range(10)]
     fleet.worker().wait_ready()
 
     victim.kill()
 
-    fleet.wait(lambda: len(fleet.effects("child", task)) == 2, 30, "its second run")
+    fleet.wait(lambda: len(fleet.effects("child", task)) == 2, 60, "its second run")
     assert alive(child)
     fleet.open_gate()
     counters = fleet.settle(11)

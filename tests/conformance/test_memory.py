@@ -10,7 +10,7 @@ from tests.integration.harness import Harness
 def test_a_task_that_runs_out_of_memory_fails_and_its_worker_goes_on(fleet: Harness) -> None:
     worker = fleet.worker(threads=3)
     task = fleet.actors.hoarding.push(400, "at once").id
-    fleet.wait(lambda: fleet.store.counters().get("dead", 0) == 1, 30, "the task's end")
+    fleet.wait(lambda: fleet.store.counters().get("dead", 0) == 1, 60, "the task's end")
     others = [fleet.actors.quick.push(i).id for i in range(20)]
 
     counters = fleet.settle(21)
@@ -30,12 +30,12 @@ def test_a_worker_that_lost_a_thread_ends_in_order(fleet: Harness) -> None:
     gated = fleet.actors.gated.push(fleet.gate()).id
     fleet.wait(lambda: fleet.effects("began", gated), what="its start")
     fleet.actors.crippling.push()
-    fleet.wait(lambda: "A thread of this worker ended" in crippled.text(), 30, "the worker's notice")
+    fleet.wait(lambda: "A thread of this worker ended" in crippled.text(), 60, "the worker's notice")
     waiting = [fleet.actors.quick.push(i).id for i in range(10)]
     fleet.worker().wait_ready()
     fleet.open_gate()
 
-    fleet.wait(lambda: crippled.is_over, 30, "its end")
+    fleet.wait(lambda: crippled.is_over, 60, "its end")
 
     counters = fleet.settle(12)
     assert counters["completed"] == 12

@@ -23,15 +23,15 @@ def test_an_orphan_ends_what_it_runs_though_its_logs_fill_the_pipe(fleet: Harnes
     pid = worker.pid
     os.kill(worker.popen.pid, signal.SIGSTOP)  # From now on nobody reads the pipe.
     chatty = [fleet.actors.chatty.push(200).id for _ in range(2)]
-    fleet.wait(lambda: all(fleet.effects("began", task) for task in chatty), 30, "their start")
+    fleet.wait(lambda: all(fleet.effects("began", task) for task in chatty), 60, "their start")
 
     _kill_main(worker)
 
-    fleet.wait(lambda: all(fleet.effects("ran", task) for task in chatty), 30, "the end of those who wrote")
-    fleet.wait(lambda: worker.text().count("line 199 xxx") == 2, 30, "what they wrote")
+    fleet.wait(lambda: all(fleet.effects("ran", task) for task in chatty), 60, "the end of those who wrote")
+    fleet.wait(lambda: worker.text().count("line 199 xxx") == 2, 60, "what they wrote")
     assert alive(pid)
     fleet.open_gate()
-    fleet.wait(lambda: not alive(pid), 30, "the orphan's end")
+    fleet.wait(lambda: not alive(pid), 60, "the orphan's end")
     assert {effect.pid for effect in fleet.effects()} == {pid}
     assert fleet.store.fleet.workers() == {}  # It left in order.
     assert "The main process is gone: this worker ends as well." in worker.text()
@@ -54,8 +54,8 @@ def test_an_orphan_hands_over_what_takes_too_long(fleets: Fleets) -> None:
 
     _kill_main(worker)
 
-    fleet.wait(lambda: not alive(pid), 30, "the orphan's end")
-    fleet.wait(lambda: all(len(fleet.effects("began", task)) == 2 for task in tasks), 30, "their second runs")
+    fleet.wait(lambda: not alive(pid), 60, "the orphan's end")
+    fleet.wait(lambda: all(len(fleet.effects("began", task)) == 2 for task in tasks), 60, "their second runs")
     fleet.open_gate()
     counters = fleet.settle(7)
     assert counters["handed_over"] >= 2  # A thread that became free may have taken another task.

@@ -122,7 +122,7 @@ def test_half_open_towards_the_server_keeps_requests_back_until_it_heals(proxy: 
     assert b"request" not in echo.got
     connection.close()  # The client has given up; what it sent arrives all the same.
     proxy.heal()
-    wait_until(lambda: b"request" in echo.got, 30, "the request that was held back")
+    wait_until(lambda: b"request" in echo.got, 60, "the request that was held back")
     assert proxy.seen["held to server"] == 1
 
 
@@ -130,7 +130,7 @@ def test_half_open_towards_the_client_keeps_replies_back(proxy: Proxy, echo: Ech
     connection = connected(proxy, timeout=0.3)
     proxy.half_open(TO_CLIENT)
     connection.sendall(b"request")
-    wait_until(lambda: b"request" in echo.got, 30, "the request")
+    wait_until(lambda: b"request" in echo.got, 60, "the request")
     with pytest.raises(TimeoutError):
         connection.recv(100)
     proxy.heal()
@@ -151,7 +151,7 @@ def test_old_connections_alone_may_be_half_open(proxy: Proxy, echo: Echo) -> Non
     old = connected(proxy)
     proxy.half_open(TO_SERVER, new=False)
     old.sendall(b"late")
-    wait_until(lambda: proxy.seen["held to server"], 30, "data that is held back")
+    wait_until(lambda: proxy.seen["held to server"], 60, "data that is held back")
     connected(proxy)
     assert b"late" not in echo.got
     proxy.heal()

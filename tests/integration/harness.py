@@ -56,7 +56,7 @@ class Process:
     def wait_settled_in(self) -> None:
         """Wait until it has beaten twice: it has looked at the others, and they at it."""
         self.wait_ready()
-        wait_until(lambda: self.store.fleet.observe().beats.get(self.identity, 0) >= 2, 30, "two beats")
+        wait_until(lambda: self.store.fleet.observe().beats.get(self.identity, 0) >= 2, 60, "two beats")
 
     @property
     def identity(self) -> str:
@@ -321,7 +321,7 @@ class Harness:
         records = (self.store.records([task], shard).get(task) for task, shard, _ in letters)
         return sorted(record.reason for record in records if record)
 
-    def wait(self, condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
+    def wait(self, condition: Callable[[], Any], timeout: float = 60.0, what: str = "") -> Any:
         """Wait for a condition; a failure shows what is known."""
         try:
             return wait_until(condition, timeout, what)

@@ -121,7 +121,7 @@ def test_format_and_shards_are_recorded_at_the_first_start(fleet: Fleet) -> None
 def test_presence_is_a_subscription_to_the_workers_channel(fleet: Fleet, store: Store, client: redis.Redis) -> None:
     with client.pubsub() as subscription:
         subscription.subscribe(store.keys.control("w1"))
-        subscription.get_message(timeout=5)
+        subscription.get_message(timeout=60)
         assert fleet.present(["w1", "w2"]) == {"w1": True, "w2": False}
         assert fleet.tell("w1", {"type": "cancel"})
         assert not fleet.tell("w2", {"type": "cancel"})

@@ -76,7 +76,7 @@ class Callers:
     def wait_for_calls(self) -> None:
         """Wait until every thread made another call."""
         before = list(self.calls)
-        wait_until(lambda: all(a > b for a, b in zip(self.calls, before, strict=True)), 10, "calls of every thread")
+        wait_until(lambda: all(a > b for a, b in zip(self.calls, before, strict=True)), 60, "calls of every thread")
 
 
 def test_an_interrupted_caller_never_stops_the_others() -> None:

@@ -32,13 +32,13 @@ def _queues_left(fleet: Harness) -> list[str]:
 def test_a_resurrector_gets_the_broker_from_the_workers_module(fleet: Harness) -> None:
     resurrector = fleet.resurrector()
     fleet.workers(2)
-    fleet.wait(lambda: _has_lease(fleet), 30, "the resurrector's lease")
+    fleet.wait(lambda: _has_lease(fleet), 60, "the resurrector's lease")
     victim = fleet.busy_worker(tasks=2)
     owned = sum(effect.pid == victim.pid for effect in fleet.effects("began"))
 
     victim.kill()
 
-    fleet.wait(lambda: sum(e.crashes > 0 for e in fleet.effects("began")) == owned, 30, "all running again")
+    fleet.wait(lambda: sum(e.crashes > 0 for e in fleet.effects("began")) == owned, 60, "all running again")
     fleet.open_gate()
     counters = fleet.settle(2)
     assert counters["completed"] == 2
@@ -53,7 +53,7 @@ def test_a_resurrector_without_the_workers_broker_refuses_to_start(fleet: Harnes
 
     resurrector = fleet.resurrector(actors="")
 
-    fleet.wait(lambda: resurrector.is_over, 30, "its refusal")
+    fleet.wait(lambda: resurrector.is_over, 60, "its refusal")
     assert resurrector.popen.returncode == 1
     found = WRONG.search(resurrector.text())
     assert found and found[1] == "start", resurrector.text()
@@ -63,7 +63,7 @@ def test_a_resurrector_without_the_workers_broker_refuses_to_start(fleet: Harnes
 @pytest.mark.parametrize("topology", ["sqlite"], indirect=True)
 def test_a_resurrector_that_started_first_leaves_to_workers_of_another_broker(fleet: Harness) -> None:
     resurrector = fleet.resurrector(actors="")
-    fleet.wait(lambda: _has_lease(fleet), 30, "the resurrector's lease")
+    fleet.wait(lambda: _has_lease(fleet), 60, "the resurrector's lease")
     fleet.workers(2)
 
     fleet.wait(lambda: resurrector.is_over, 60, "its end")
