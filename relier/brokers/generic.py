@@ -12,7 +12,7 @@ import redis
 from dramatiq import Broker, Message
 from dramatiq.broker import Consumer
 from dramatiq.common import dq_name, q_name
-from dramatiq.errors import QueueNotFound
+from dramatiq.errors import BrokerConnectionError, ConnectionClosed, QueueNotFound
 
 from relier.brokers.guard import GuardedConsumer
 from relier.brokers.place import Place
@@ -94,10 +94,18 @@ class Adapter:
         They go to their queues' delay lanes, without eta, where the broker has such lanes: every consumer of the queue
         takes them ahead of the backlog. A copy that nobody claimed goes to the queue itself: the lane's consumers may
         be full of messages whose time is far away.
+
+        Raises `BrokerConnectionError` for whatever the broker raises: then the sweep leaves it to others for a while.
         """
-        with keeping_stamps():
-            for message in messages:
-                self._publish(message)
+        try:
+            with keeping_stamps():
+                for message in messages:
+                    self._publish(message)
+        except BrokerConnectionError:
+            raise
+        except Exception as error:
+            logger.warning("The broker refuses what is put back.", extra={"error": f"{type(error).__name__}: {error}"})
+            raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
 
     def _publish(self, message: Message[Any]) -> None:
         lane = dq_name(message.queue_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import threading
 from pathlib import Path
 from queue import PriorityQueue
@@ -14,7 +15,7 @@ from dramatiq import Broker, Message
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.errors import QueueNotFound
+from dramatiq.errors import BrokerConnectionError, QueueNotFound
 from dramatiq.middleware import Middleware
 from dramatiq.worker import ConsumerThread
 from redis.sentinel import Sentinel
@@ -292,6 +293,17 @@ def test_a_broker_that_refuses_its_own_lane_gets_the_queue(stub: StubBroker) -> 
     stub.enqueue = refusing  # type: ignore[method-assign]
     adapter_of(stub).publish([due()])
     assert len(sent(stub)) == 1
+
+
+def test_whatever_a_broker_raises_is_a_lost_connection_to_the_sweep(
+    sqlite: SqliteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(sqlite, "enqueue", refuse)
+    with pytest.raises(BrokerConnectionError):
+        adapter_of(sqlite).publish([due()])
 
 
 def test_publishing_to_a_queue_of_others_does_not_begin_to_consume_it(monkeypatch: pytest.MonkeyPatch) -> None:
