@@ -151,7 +151,8 @@ def start(
 
     SIGTERM or Ctrl-C ends them in order, a second one at once.
     """
-    from relier.fleet_checks import format_check
+    from relier.brokers import default_broker
+    from relier.fleet_checks import broker_check, format_check
     from relier.preflight import check_redis
     from relier.supervisor import Supervisor, worker_command
 
@@ -161,7 +162,8 @@ def start(
     configure_logging(settings)
     # What the workers would refuse is said once here. The connection also keeps an embedded server up between them.
     store = Installation(settings).store
-    check_redis(store.client, settings, [format_check(store)])
+    brokers = [broker_check(default_broker(settings))] if settings.broker_url else []
+    check_redis(store.client, settings, [format_check(store), *brokers])
     raise typer.Exit(Supervisor(worker_command(given), processes).run())
 
 

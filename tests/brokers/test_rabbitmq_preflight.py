@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ from relier.errors import RelierConfigError
 from relier.settings import Settings
 from tests.brokers.bench import Bench
 from tests.brokers.conftest import Benches
+from tests.processes import actors, rl
+from tests.test_workers import SECRET, resurrector, said, workers
 
 
 def with_user(url: str, user: str) -> str:
@@ -63,6 +66,24 @@ def test_a_queue_of_the_other_type_is_explained(
     assert f"of another kind than RELIER_RABBITMQ_QUEUE_TYPE={wanted} makes" in findings[1].message
     with pytest.raises(RelierConfigError, match="A queue cannot be changed"):
         other.quick.send(2)
+
+
+def test_workers_resurrector_and_supervisor_refuse_to_start_in_one_line(redis_url: str, tmp_path: Path) -> None:
+    settings = {"redis_url": redis_url, "broker_url": f"amqp://me:{SECRET}@127.0.0.1:1/tasks"}
+    expected = ["Relier cannot reach RabbitMQ (amqp://me:***@127.0.0.1:1/tasks). Refusing to start."]
+
+    assert said(workers(tmp_path, actors(tmp_path), "-p", "1", **settings)) == expected
+    assert said(resurrector(tmp_path, **settings)) == expected
+    assert said(rl(tmp_path, "worker", "start", "--", "some_actors", **settings)) == expected
+
+
+def test_a_worker_refuses_queues_of_the_other_type_in_one_line(bench: Bench, redis_url: str, tmp_path: Path) -> None:
+    bench.quick.send(1)
+    settings = {"redis_url": redis_url, "broker_url": bench.vhost, "rabbitmq_queue_type": "quorum"}
+
+    (line,) = said(workers(tmp_path, actors(tmp_path), "-p", "1", **settings))
+
+    assert "has a queue 'default' of another kind than RELIER_RABBITMQ_QUEUE_TYPE=quorum makes" in line
 
 
 def test_a_missing_pika_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
