@@ -34,3 +34,26 @@ def test_calls_that_arrive_late_change_nothing(fleets: Fleets) -> None:
     assert counters["completed"] == len(load.sent), fleet.report()
     assert set(fleet.counted("ran")) == set(load.sent)
     assert set(fleet.counted("ran").values()) == {1}, fleet.report()
+
+
+@where(("embedded",), needs="prefetched")
+def test_the_commit_of_a_run_that_was_taken_over_arrives_late(fleets: Fleets) -> None:
+    """The task is another worker's by then, and stays so: the fence of the commit is stale."""
+    fleet = fleets(redis_socket_timeout=1, heartbeat_ttl=2)
+    with linked(fleet) as late:
+        task = fleet.actors.two_gates.push(fleet.gate("first"), fleet.gate("second")).id
+        fleet.wait(lambda: fleet.effects("began", task), what="its start")
+        before = late.process.identity
+        fleet.worker().wait_ready()
+
+        late.store.half_open(TO_SERVER)
+        fleet.open_gate("first")
+        fleet.wait(lambda: len(fleet.effects("began", task)) == 2, what="its second run")
+        late.heal()
+        fleet.wait(lambda: fleet.store.counters().get("refused"), what="the commit that comes late")
+        fleet.wait(lambda: late.process.identity not in ("", before), what="the return of the late one")
+
+        assert fleet.store.status(task) == "running", fleet.report()
+        fleet.open_gate("second")
+        counters = fleet.settle(1)
+    assert counters["completed"] == counters["crashes"] == 1, fleet.report()

@@ -75,6 +75,7 @@ class Actors:
         self.spawning: Any = rl_actor(spawning, broker=broker)
         self.crippling: Any = rl_actor(crippling, broker=broker)
         self.hoarding: Any = rl_actor(hoarding, broker=broker, max_retries=1, min_backoff=1, max_backoff=5)
+        self.two_gates: Any = rl_actor(two_gates, broker=broker)
         self.told: Any = rl_actor(told, broker=broker)
         self.poison: Any = rl_actor(poison, broker=broker, max_resurrections=2)
         self.notified: Any = rl_actor(notified, broker=broker, notify_shutdown=True)
@@ -162,6 +163,11 @@ def blocked(pipe: str, seconds: float) -> None:
         os.close(os.open(pipe, os.O_RDONLY))
     except FileNotFoundError:
         time.sleep(seconds)
+
+
+def two_gates(first: str, second: str) -> None:
+    """Like gated, with another gate after a crash."""
+    gated(second if task_context.resurrection_count else first)
 
 
 async def agated(gate: str) -> None:
