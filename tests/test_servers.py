@@ -55,7 +55,9 @@ def test_a_stopped_server_does_not_answer_until_it_goes_on(private_server: Priva
 
 
 def connection(url: str) -> Any:
-    return pika.BlockingConnection(pika.URLParameters(url))
+    parameters = pika.URLParameters(url)
+    parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = 60
+    return pika.BlockingConnection(parameters)
 
 
 def test_a_virtual_host_is_empty_and_shows_its_queues(rabbitmq: RabbitmqServer, vhost: str) -> None:
