@@ -186,6 +186,12 @@ class Proxy:
         return port
 
     async def _accepted(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        try:
+            await self._serve(reader, client)
+        except asyncio.CancelledError:  # The proxy is closed; asyncio would complain about a task that says so.
+            client.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         if self._refuses:
             self.seen["refused"] += 1
             client.transport.abort()
@@ -200,7 +206,7 @@ class Proxy:
         self._connections.add(connection)
         try:
             await asyncio.gather(connection.pump(reader, TO_SERVER), connection.pump(from_server, TO_CLIENT))
-        except asyncio.CancelledError:  # The proxy is closed; asyncio would complain about a task that says so.
+        except asyncio.CancelledError:
             connection.reset()
         finally:
             self._connections.discard(connection)
