@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -151,6 +152,7 @@ class Harness:
         self.effects_path = folder / "effects"
         self.effects_path.touch()
         self.processes: list[Process] = []
+        self._numbers = itertools.count()
         self.identities: set[str] = set()
 
     def make_broker(self) -> Any:
@@ -178,7 +180,7 @@ class Harness:
         return self._start("producer", [sys.executable, "-c", _PRODUCER + actors + code], failpoints, {})
 
     def _start(self, kind: str, command: list[str], failpoints: str, options: dict[str, Any]) -> Process:
-        log = self.folder / f"{kind}-{len(self.processes)}.log"
+        log = self.folder / f"{kind}-{next(self._numbers)}.log"
         with log.open("wb") as out:
             popen = subprocess.Popen(
                 command,
