@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,6 +43,10 @@ def _pairs(flat: Iterable[Any]) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
+def _flat(reply: Any) -> Iterable[Any]:
+    return (part for pair in reply.items() for part in pair) if isinstance(reply, dict) else reply
+
+
 def _counters(flat: Iterable[Any]) -> dict[str, int]:
     return {worker: int(count) for worker, count in _pairs(flat).items()}
 
@@ -57,9 +61,19 @@ class Fleet:
     def _run(self, name: str, *args: Argument) -> Any:
         return self._runner.run(script("fleet_" + name), self._keys.fleet, ("", *args))
 
-    def register(self, worker: str, told: dict[str, Any]) -> bool:
-        """Make a worker known. False: this identity was declared dead."""
-        return bool(self._run("register", worker, json.dumps(told)) == b"ok")
+    def register(self, worker: str, told: dict[str, Any], actors: Sequence[str] = ()) -> bool:
+        """Make a worker known. False: this identity was declared dead.
+
+        `actors` are the names behind `told["actors"]`, their digest.
+        """
+        names = (str(told.get("actors", "")), json.dumps(list(actors)))
+        return bool(self._run("register", worker, json.dumps(told), *names) == b"ok")
+
+    def knowledge(self) -> tuple[dict[str, dict[str, Any]], dict[str, frozenset[str]]]:
+        """Return what each living worker told about itself, and the names of actors by digest."""
+        workers, actors = self._runner.commands(("HGETALL", self._keys.fleet[place]) for place in (0, 7))
+        names = {digest: frozenset(json.loads(found)) for digest, found in _pairs(_flat(actors)).items()}
+        return {worker: json.loads(told) for worker, told in _pairs(_flat(workers)).items()}, names
 
     def beat(self, worker: str) -> str:
         """Beat once; returns ok, gone or unknown."""

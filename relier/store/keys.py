@@ -11,7 +11,7 @@ SHARDS = 64
 FORMAT = 1
 
 _SHARD_KEYS = ("rec", "due", "meta", "dead", "ev", "dlq", "end")
-_FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about", "pulses")
+_FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about", "pulses", "actors")
 #: Fields of a shard's `meta` that are no counters.
 CLOCKS = frozenset({b"floor", b"age", b"seen", b"skew"})
 
@@ -37,6 +37,13 @@ class Keys:
     def of_tasks(self, worker: str) -> list[str]:
         """Return the keys of every shard that tell of tasks, the own sets of `worker` included."""
         return [key for shard in range(SHARDS) for key in self.shard(shard, worker)]
+
+    def lots(self, shard: int) -> str:
+        """Return the set of the lots in which a shard's tasks are parked."""
+        return f"{self._prefixes[shard]}lots"
+
+    def lot(self, shard: int, lot: str) -> str:
+        return f"{self._prefixes[shard]}lot:{lot}"
 
     def group(self, group_id: str) -> str:
         return f"{self._prefixes[shard_of(group_id)]}grp:{group_id}"

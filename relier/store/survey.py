@@ -15,6 +15,8 @@ PAGE = 200
 
 #: The reason of a task that is not published because no worker consumes its queue.
 NO_CONSUMER = "no consumer"
+#: The reason of one that is not published because no worker has its actor.
+UNKNOWN_ACTOR = "unknown actor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Summary:
     def status(self, now: float) -> str:
         """The word for its state at the server's time `now`: `due` is what waits for the sweep, not for its time."""
         if self.state == "s":
-            if self.reason == NO_CONSUMER or 0 < self.due_at <= now:
+            if self.reason in (NO_CONSUMER, UNKNOWN_ACTOR) or 0 < self.due_at <= now:
                 return "due"
             return "queued" if self.published else "scheduled"
         if self.state == "r":

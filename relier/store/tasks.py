@@ -251,21 +251,40 @@ class Tasks:
             records += [_due(shard, flat[i : i + 9]) for i in range(0, len(flat), 9)]
         return total, records
 
-    def mark_published(self, marks: Iterable[tuple[Due, str]], grace: float, longest: float) -> None:
-        """Note for each record that a copy was published (''), or the reason why it is held back."""
+    def mark_published(self, published: Iterable[Due], grace: float, longest: float) -> None:
+        """Note for each record that a copy was published."""
+        marks = ((due.shard, (due.task_id, due.fence)) for due in published)
+        self._by_shard("mark_published", marks, _micros(grace), _micros(longest))
+
+    def park(self, held: Iterable[tuple[Due, bytes]], grace: float, longest: float) -> set[str]:
+        """Park records that no living worker can run; returns the ids of those that became dead letters instead.
+
+        With each comes `b""` when nobody consumes its queue, else the failure (encoded) of one whose actor nobody knows
+        should it stay so for `grace` seconds. After `longest` seconds a record is due all the same.
+        """
+        parked = ((due.shard, (due.task_id, due.fence, failure)) for due, failure in held)
+        replies = self._by_shard("park", parked, _micros(grace), _micros(longest))
+        return {_decode(task_id) for reply in replies for task_id in reply}
+
+    def lots(self, shards: Sequence[int]) -> list[tuple[int, str, str]]:
+        """Return the lots in which tasks of these shards are parked: shard, queue, actor."""
+        replies = self._runner.commands(("SMEMBERS", self._keys.lots(shard)) for shard in shards)
+        named = [(shard, _decode(lot)) for shard, lots in zip(shards, replies, strict=True) for lot in lots]
+        return [(shard, *_queue_and_actor(lot)) for shard, lot in named]
+
+    def unpark(self, shard: int, queue: str, actor: str) -> int:
+        """Let at most `BATCH` tasks out of a lot; returns how many are left in it."""
+        return int(self._run("unpark", shard, "", f"{queue}\n{actor}", BATCH))
+
+    def _by_shard(self, name: str, items: Iterable[tuple[int, Sequence[Argument]]], *first: Argument) -> list[Any]:
+        """Run one script a shard, all in one round trip."""
         by_shard: dict[int, list[Argument]] = {}
-        for due, held in marks:
-            by_shard.setdefault(due.shard, []).extend((due.task_id, due.fence, held))
+        for shard, args in items:
+            by_shard.setdefault(shard, []).extend(args)
         calls = [
-            (
-                script("mark_published"),
-                self._keys.shard(shard, ""),
-                (self.now(), _micros(grace), _micros(longest), *args),
-            )
-            for shard, args in by_shard.items()
+            (script(name), self._keys.shard(shard, ""), (self.now(), *first, *args)) for shard, args in by_shard.items()
         ]
-        if calls:
-            self._runner.run_many(calls)
+        return self._runner.run_many(calls) if calls else []
 
     # -- custody, marks and a look from outside -----------------------------------------------------------------
 
@@ -300,6 +319,26 @@ class Tasks:
         args = (sending.task_id, sending.queue, sending.actor, reason, failure, sending.body, seen_fence)
         return _decode(self._run("dead_letter", sending.shard, "", *args)) == "dead"
 
+    def decline(self, worker: str, sending: Sending, seen_fence: int) -> bool:
+        """Let the store have a copy that `worker` lacks the actor for; its stamp carries `seen_fence`.
+
+        False: the worker was declared dead, and nothing was changed.
+        """
+        reply = self._run(
+            "decline",
+            sending.shard,
+            worker,
+            worker,
+            sending.task_id,
+            seen_fence,
+            sending.max_resurrections,
+            sending.queue,
+            sending.actor,
+            sending.payload_version,
+            sending.body,
+        )
+        return _decode(reply) != "fenced"
+
     def hold(self, task_id: str, action: str, who: str, shard: int | None = None) -> tuple[str, str, int]:
         """Hold, cancel or release a task; returns what happened, and owner and fence of a running one."""
         where = shard_of(task_id) if shard is None else shard
@@ -329,3 +368,8 @@ def _due(shard: int, flat: Sequence[Any]) -> Due:
         actor=_decode(flat[7]),
         body=flat[8],
     )
+
+
+def _queue_and_actor(lot: str) -> tuple[str, str]:
+    queue, _, actor = lot.partition("\n")
+    return queue, actor

@@ -17,7 +17,7 @@ def initial(scenario: Scenario) -> State:
         return State(Store(), broker, (Process(0, False), Process(1, False)), scenario.budget)
     store = Store(workers=((0, "alive"), (1, "alive")))
     clock = int("clock set back" in scenario.faults)  # There is a time before the beginning.
-    return State(store, broker, (Process(0), Process(1)), scenario.budget, clock)
+    return State(store, broker, (Process(0, old=scenario.mixed), Process(1)), scenario.budget, clock)
 
 
 def steps(scenario: Scenario, state: State) -> Iterator[Step]:
@@ -118,6 +118,8 @@ def late_arrival(scenario: Scenario, state: State) -> Iterator[Step]:
             rules = scenario.rules
             asking = ops.Asking(caller, fence, stamp, asked, scenario.follow_up)
             verdict, store = ops.claim(rules, store, now, asking)
+        elif call == "decline":
+            verdict, store = ops.decline(store, now, caller, stamp)
         else:
             verdict, store = ops.commit(scenario.rules, store, caller, fence)
         ended = state.once_ended or verdict == "accepted"

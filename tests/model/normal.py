@@ -131,12 +131,12 @@ def _broker(broker: Broker, times: Map, names: Map) -> Broker:
 
 
 def _process(process: Process, times: Map, names: Map) -> Process:
-    identity, alive, deliveries, beat, count = process
+    identity, alive, deliveries, beat, count, old = process
     moved = [
         Delivery(names[caller], times[stamp], phase, times[fence], *flags)
         for caller, stamp, phase, fence, *flags in deliveries
     ]
-    return Process(names[identity], alive, tuple(sorted(moved)), beat._replace(time=times[beat.time]), count)
+    return Process(names[identity], alive, tuple(sorted(moved)), beat._replace(time=times[beat.time]), count, old)
 
 
 def _swap(state: State) -> State:
@@ -156,6 +156,7 @@ def _view(state: State, slot: int) -> tuple[object, ...]:
     process = (
         own.identity // 2,
         own.alive,
+        own.old,
         own.beat,
         own.snapshots,
         tuple([(d.caller // 2, *d[1:]) for d in own.deliveries]),

@@ -19,6 +19,8 @@ class Rules:
     """R4: a caller that is told `fenced` does not acknowledge its copy."""
     give_back: bool = True
     """R4: a call refused because the store has no record gives the copy back. Off: acknowledges it."""
+    decline_entrusts: bool = True
+    """R4: a process that lacks the actor lets the store have the task, then acknowledges. Off: acknowledges only."""
     ack_bound: bool = True
     """R4: an acknowledgement counts only on the connection, or server, that delivered the copy."""
     durable_registration: bool = True
@@ -77,5 +79,7 @@ class Scenario:
     """The task is a pipeline stage: its parent's hooks may enqueue it a second time."""
     workers_started: bool = True
     """Off: the workers have still to start and to register."""
+    mixed: bool = False
+    """The process in slot 1 has old code, which lacks the task's actor, until it is started again."""
     max_crashes: int = 1
     rules: Rules = Rules()

@@ -97,13 +97,17 @@ class Delivery(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A worker process; `beat` is the empty snapshot that its late beat carries, `snapshots` how many it has begun."""
+    """A worker process; `beat` is the empty snapshot that its late beat carries, `snapshots` how many it has begun.
+
+    `old`: its code is older than the task's actor.
+    """
 
     identity: int
     alive: bool = True
     deliveries: tuple[Delivery, ...] = ()
     beat: Mark = NO_BEAT
     snapshots: int = 0
+    old: bool = False
 
 
 class Late(NamedTuple):

@@ -77,6 +77,24 @@ def _claim_hooks(rules: Rules, store: Store, record: Record, now: int, asking: A
     return "busy", _mark_sticky(store, record)
 
 
+def decline(store: Store, now: int, caller: int, stamp: int) -> Reply:
+    """Take custody of a task whose actor the caller lacks; it is due at once."""
+    record = store.record
+    if is_dead(store, caller):
+        return "fenced", store
+    if record is None:
+        if stamp > 0 and stamp <= store.floor:
+            return "settled", store
+        return "declined", _release(store, Record("s", stamp), now)
+    if stamp > record.fence and record.status in "sr":
+        return "declined", _release(store, record._replace(fence=stamp), now)
+    if record.status == "s" and stamp == record.fence:
+        return "declined", _release(store, record, now)
+    if record.status == "h" and record.owner == NOBODY:
+        return "declined", store._replace(record=record._replace(due=True, sticky=True))
+    return {"s": "stale", "e": "settled", "d": "settled"}.get(record.status, "busy"), _mark_sticky(store, record)
+
+
 def commit(rules: Rules, store: Store, caller: int, fence: int) -> Reply:
     record = store.record
     if record is None:

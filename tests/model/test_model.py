@@ -23,6 +23,7 @@ NEEDED = {
     "durable_custody": ("two servers, rollback and failure", STUCK, "the store loses its last writes"),
     "fenced_copy_kept": ("false death", STUCK, "W1 skips: acknowledges copy 0"),
     "give_back": ("two servers, rollback and failure", STUCK, "W1 fails 1: unknown"),
+    "decline_entrusts": ("mixed fleet", STUCK, "W1 fetches copy 0"),
     "ack_bound": ("one server, rollback and failure", STUCK, "the store loses its last writes"),
     "durable_registration": ("starting", STUCK, "W1' is killed"),
     "confirmed_only": ("amqp", TWICE, "W1 acknowledges copy 0, unconfirmed"),

@@ -119,6 +119,30 @@ def _fenced(scenario: Scenario, state: State, slot: int, d: Delivery) -> State:
     return next((step.state for step in self_fence(scenario, dropped, slot)), dropped)
 
 
+def take(scenario: Scenario, state: State, slot: int, d: Delivery) -> Iterator[Step]:
+    yield from (decline if state.processes[slot].old else claim)(scenario, state, slot, d)
+
+
+def decline(scenario: Scenario, state: State, slot: int, d: Delivery) -> Iterator[Step]:
+    who = name(d.caller)
+    if not scenario.rules.decline_entrusts:
+        yield Step(f"{who} declines copy {d.stamp}", replace(state, slot, d, d._replace(phase="skip")))
+        return
+    if not d.connected:
+        yield Step(f"{who} drops copy {d.stamp}: its connection was lost", replace(state, slot, d, None))
+        return
+    verdict, store = ops.decline(state.store, state.clock + 1, d.caller, d.stamp)
+    label = f"{who} declines copy {d.stamp}: {verdict}"
+    after = state._replace(store=store, clock=time_after(state, store))
+    if verdict == "fenced":
+        yield Step(label, _fenced(scenario, after, slot, d))
+        return
+    declined = d._replace(phase="skip", at_risk=_at_risk(scenario, state, "skip"))
+    yield Step(label, replace(after, slot, d, declined))
+    yield from lost(scenario, after, slot, d, d, label)
+    yield from late(scenario, state, slot, d, "decline")
+
+
 def commit(scenario: Scenario, state: State, slot: int, d: Delivery) -> Iterator[Step]:
     verdict, store = ops.commit(scenario.rules, state.store, d.caller, d.fence)
     label = f"{name(d.caller)} commits {d.fence}: {verdict}"
@@ -309,7 +333,7 @@ def self_fence(scenario: Scenario, state: State, slot: int) -> Iterator[Step]:
         for d in process.deliveries
         if d.phase not in ("fetched", "claim?")
     ]
-    fresh = Process(old + 2, deliveries=tuple(sorted(kept)))
+    fresh = Process(old + 2, deliveries=tuple(sorted(kept)), old=process.old)
     store = state.store.with_stage(fresh.identity, "alive")
     after = put(state._replace(store=store), slot, fresh)
     if amqp:
@@ -318,7 +342,7 @@ def self_fence(scenario: Scenario, state: State, slot: int) -> Iterator[Step]:
 
 
 PHASES = {
-    "fetched": claim,
+    "fetched": take,
     "claim?": claim,
     "running": run,
     "commit?": commit,

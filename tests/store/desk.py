@@ -104,7 +104,7 @@ class Desk:
     def published(self, task: str = "t") -> int:
         """Publish the task's due record; returns the fence in the copy's stamp."""
         (due,) = [due for due in self.due() if due.task_id == task]
-        self.tasks.mark_published([(due, "")], 30.0, 1800.0)
+        self.tasks.mark_published([due], 30.0, 1800.0)
         return due.fence
 
     def find(self, task: str = "t") -> Record | None:

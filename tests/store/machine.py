@@ -129,7 +129,10 @@ class StoreMachine(Runs):
         if then != "hold back":
             self.world.broker.enqueue(Copy(next(self.world.numbers), due.task_id, due.fence, bool(due.suspicion)))
         if then != "crash":
-            self.tasks.mark_published([(due, "no consumer" if then == "hold back" else "")], 30.0, 1800.0)
+            if then == "hold back":
+                self.tasks.park([(due, b"")], 60.0, 600.0)
+            else:
+                self.tasks.mark_published([due], 30.0, 1800.0)
             self.judge("mark", {due.task_id})
 
     def sweep(self) -> None:

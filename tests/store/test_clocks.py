@@ -59,8 +59,10 @@ def test_a_clock_that_is_set_back_makes_nothing_wait_for_the_same_hour_twice(des
         desk.fail(desk.run(), retry=True, delay=30)
     else:
         desk.tasks.schedule(desk.sending(), 30 if what == "delay" else 0)
-    if what in ("grace", "no consumer"):
-        desk.tasks.mark_published([(due, what.replace("grace", "")) for due in desk.due()], 30, 1800)
+    if what == "grace":
+        desk.tasks.mark_published(desk.due(), 30, 1800)
+    if what == "no consumer":
+        desk.tasks.park([(due, b"") for due in desk.due()], 30, 30)
     assert _due(desk) == []
 
     desk.wait(-HOUR)

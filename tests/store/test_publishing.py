@@ -77,33 +77,13 @@ def test_marking_leaves_a_record_alone_that_was_claimed_or_moved_on(desk: Desk) 
     (due,) = desk.due()
     desk.claim("w1", seen=due.fence)
     before = desk.record()
-    desk.tasks.mark_published([(due, "")], 30, 1800)
+    desk.tasks.mark_published([due], 30, 1800)
     assert desk.record() == before
 
     desk.bury("w1")
     before = desk.record()
-    desk.tasks.mark_published([(due, "")], 30, 1800)
+    desk.tasks.mark_published([due], 30, 1800)
     assert desk.record() == before
-
-
-def test_a_task_whose_queue_nobody_consumes_is_held_back_and_says_why(desk: Desk) -> None:
-    desk.tasks.schedule(desk.sending(), 0)
-    (due,) = desk.due()
-
-    desk.tasks.mark_published([(due, "no consumer")], 30, 1800)
-
-    assert (desk.record().reason, desk.record().published) == ("no consumer", 0)
-    desk.wait(5)
-    desk.published()
-    assert desk.record().reason == ""
-
-
-def test_a_dead_letter_whose_hooks_find_no_consumer_keeps_its_reason(desk: Desk) -> None:
-    desk.fail(desk.run(), hooks=True)
-    desk.bury()
-    (due,) = desk.due()
-    desk.tasks.mark_published([(due, "no consumer")], 30, 1800)
-    assert desk.record().reason == "ValueError"
 
 
 # -- schedule ---------------------------------------------------------------------------------------------------------

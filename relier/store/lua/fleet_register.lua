@@ -1,12 +1,20 @@
 -- Makes a worker known, before it consumes anything.
 --
--- ARGV  1 now or ''   2 worker   3 what it tells about itself (JSON)
+-- ARGV  1 now or ''   2 worker   3 what it tells about itself (JSON)   4 digest of its actors' names, or ''   5 these names (JSON)
 -- Reply ok · gone (this identity was declared dead; come back under a new one)
 --
 -- A crash after it: the worker never beats and is declared dead like any other.
 -- include clock
 -- include fleet
+-- How many sets of actors are kept before those that no living worker has are dropped.
+local ACTORS_KEPT = 64
 if redis.call('ZSCORE', GONE, ARGV[2]) then return 'gone' end
 redis.call('HSET', WORKERS, ARGV[2], ARGV[3])
+if ARGV[4] ~= '' and redis.call('HSETNX', ACTORS, ARGV[4], ARGV[5]) == 1 and redis.call('HLEN', ACTORS) > ACTORS_KEPT then
+  local told = table.concat(redis.call('HVALS', WORKERS))
+  for _, digest in ipairs(redis.call('HKEYS', ACTORS)) do
+    if not string.find(told, digest, 1, true) then redis.call('HDEL', ACTORS, digest) end
+  end
+end
 redis.call('HSETNX', BEATS, ARGV[2], '0')
 return 'ok'

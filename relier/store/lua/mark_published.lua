@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Notes that copies were published, or why they were not, and when each record is to be looked at again.
+-- Notes that copies were published, and when each record is to be looked at again.
 --
--- ARGV  1 now or ''   2 first grace (µs)   3 longest grace (µs)   4… triples of task id, fence, '' or the reason it is held back
+-- ARGV  1 now or ''   2 first grace (µs)   3 longest grace (µs)   4… pairs of task id, fence
 -- Reply how many records were marked
 --
 -- Accepts `waiting` and ownerless `hooks pending` under exactly this fence; a record that was claimed meanwhile is left alone.
@@ -9,22 +9,18 @@
 -- include clock
 -- include record
 -- include due_time
+-- include park
 local now, first, longest = now_us(), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at, marked = due_time(now), 0
-for i = 4, #ARGV, 3 do
-  local id, fence, held = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+for i = 4, #ARGV, 2 do
+  local id, fence = ARGV[i], tonumber(ARGV[i + 1])
   local rec = load(id)
-  if rec and rec[FENCE] == fence and (rec[STATE] == 's' or (rec[STATE] == 'h' and rec[OWNER] == '')) then
-    if held == '' then
-      local grace = math.min(longest, first * 2 ^ rec[PUBS])
-      rec[PUBS], rec[STICKY] = rec[PUBS] + 1, true
-      if rec[REASON] == 'no consumer' then rec[REASON] = '' end
-      count('published')
-      set_due(id, at + grace)
-    else
-      if rec[STATE] == 's' then rec[REASON] = held end -- an ended task keeps the reason of its end
-      set_due(id, at + math.min(first, 5000000))
-    end
+  if rec and rec[FENCE] == fence and awaits_publication(rec) then
+    local grace = math.min(longest, first * 2 ^ rec[PUBS])
+    rec[PUBS], rec[STICKY] = rec[PUBS] + 1, true
+    if rec[STATE] == 's' and is_parked_for(rec[REASON]) then rec[REASON] = '' end
+    count('published')
+    set_due(id, at + grace)
     save(id, rec)
     marked = marked + 1
   end

@@ -3,5 +3,6 @@
 --   KEYS[3] gone    zset worker id -> time it was declared dead or left   KEYS[4] obligations hash dead worker id -> what is still owed
 --   KEYS[5] leases  hash slot -> holder|counter                       KEYS[6] meta hash of the namespace: format, shards
 --   KEYS[7] pulses  hash worker id -> pulse counter, for workers that have a pulse
-local WORKERS, BEATS, GONE, OBLIGATIONS, LEASES, META, PULSES =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+--   KEYS[8] actors  hash digest -> names of the actors that a release has (JSON)
+local WORKERS, BEATS, GONE, OBLIGATIONS, LEASES, META, PULSES, ACTORS =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]

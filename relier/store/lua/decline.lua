@@ -1,0 +1,43 @@
+#!lua flags=allow-oom
+-- Takes custody of a copy that its worker cannot run because its code lacks the actor: an older version in a rolling deploy.
+--
+-- ARGV  1 now or ''   2 caller   3 task id   4 fence in the copy's stamp (0: a first-hand copy)   5 max resurrections
+--       6 queue   7 actor   8 payload version   9 body
+-- Reply declined · stale · busy · settled · newer (a newer format has it): the caller acknowledges its copy · fenced: it does not
+--
+-- Accepts no record and `waiting`, which become due at once under a new fence, and ended tasks whose hooks wait for an owner; also, like
+-- claim, what a loss of data has set back. Everything else moves by itself, so its copy is only acknowledged (R4).
+-- A crash before it: the broker still has the copy. After it: the record is due, and the copy is stale. Repeated, it answers `stale`.
+-- include clock
+-- include record
+local now = now_us()
+local caller, id, seen = ARGV[2], ARGV[3], tonumber(ARGV[4])
+if buried(caller) then return 'fenced' end
+local rec, newer = load(id)
+if newer then return 'newer' end
+
+local function decline()
+  rec[FENCE], rec[BODY] = math.max(rec[FENCE], seen), ARGV[9]
+  put_back(id, rec, now, AT_ONCE)
+  save(id, rec)
+  count('declined')
+  event(now, 'declined', id, 'worker', caller)
+  return 'declined'
+end
+
+if not rec then
+  if remembered(id) or (seen > 0 and seen <= floor()) then return 'settled' end
+  rec = new_record('s', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[9])
+  count('accepted')
+  return decline()
+end
+local state = rec[STATE]
+if seen > rec[FENCE] and (state == 's' or state == 'r') then
+  event(now, 'store lost data', id, 'fence', int(seen))
+  return decline()
+end
+if state == 's' and seen == rec[FENCE] then return decline() end
+rec[STICKY] = true
+if state == 'h' and rec[OWNER] == '' then set_due(id, AT_ONCE) end
+save(id, rec)
+return ({ s = 'stale', r = 'busy', h = 'busy' })[state] or 'settled'
