@@ -26,6 +26,7 @@ from relier.logging import configure_logging
 from relier.orphan import follow_parent
 from relier.preflight import check_redis
 from relier.process import WorkerProcess
+from relier.queues import RECOVERY_QUEUE
 from relier.settings import Settings, get_settings
 
 #: Exit code of a process that refuses to start: the same start will fail again until somebody changes something.
@@ -70,12 +71,12 @@ class Refusals(Middleware):
                 "Relier found no actors. Refusing to start. Name the modules that declare them: RELIER_ACTORS=module,…"
                 " or `dramatiq relier.workers module …` (write -Q last, it takes every word that follows)."
             )
-        declared = broker.get_declared_queues()
+        declared = broker.get_declared_queues() | {RECOVERY_QUEUE}
         unknown = sorted(set(worker.consumer_whitelist or ()) - declared)
         if unknown:
             refuse(
                 f"Nobody declared the queue{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))} of -Q."
-                f" Refusing to start. Declared are {', '.join(sorted(declared))};"
+                f" Refusing to start. Declared are {', '.join(sorted(declared - {RECOVERY_QUEUE}))};"
                 " -Q takes names separated by blanks, and every word that follows it."
             )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dramatiq.message import Message
 
-from relier.store import SHARDS, Suspicion, shard_of
+from relier.store import SHARDS, Due, Suspicion, shard_of
 
 #: The message option that holds the stamp.
 OPTION = "relier"
@@ -46,6 +46,7 @@ class Stamp:
     created_ms: int = 0
     follow_up: bool = False  #: enqueued by a hook, so a replay may enqueue it again
     suspicion: Suspicion = Suspicion.NONE  #: how alone its crashes make it run
+    queue: str = ""  #: the task's own queue, on a copy that the recovery queue carries
 
     def option(self) -> dict[str, Any]:
         """Return the stamp as the message option; what is usual is left out."""
@@ -58,6 +59,8 @@ class Stamp:
             option["d"] = 1
         if self.suspicion:
             option["c"] = int(self.suspicion)
+        if self.queue:
+            option["q"] = self.queue
         return option
 
 
@@ -72,12 +75,14 @@ def stamp_of(message: Any) -> Stamp:
 
 def _parse(option: dict[str, Any]) -> Stamp | None:
     task_id, shard, fence = option.get("id"), option.get("s"), option.get("f", 0)
-    version, created = option.get("p", 1), option.get("t", 0)
+    version, created, queue = option.get("p", 1), option.get("t", 0), option.get("q", "")
     if not (isinstance(task_id, str) and task_id and isinstance(shard, int) and 0 <= shard < SHARDS):
         return None
     if not (isinstance(fence, int) and fence >= 0 and isinstance(version, int) and isinstance(created, int)):
         return None
-    return Stamp(task_id, shard, fence, version, created, bool(option.get("d")), _suspicion(option.get("c")))
+    if not isinstance(queue, str):
+        return None
+    return Stamp(task_id, shard, fence, version, created, bool(option.get("d")), _suspicion(option.get("c")), queue)
 
 
 def _suspicion(value: Any) -> Suspicion:
@@ -141,12 +146,14 @@ def stamp_follow_up(message: Message[Any], parent: Stamp, payload_version: int =
     return stamped(message, stamp)
 
 
-def republished(message: Message[Any], stamp: Stamp, fence: int, suspicion: Suspicion) -> Message[Any]:
-    """Return the copy that the store publishes under the record's fence."""
+def republished(message: Message[Any], due: Due, queue: str) -> Message[Any]:
+    """Return the copy that the store publishes under the record's fence, to be carried by `queue`."""
+    own = due.queue if queue != due.queue else ""
+    stamp = replace(stamp_of(message), fence=due.fence, suspicion=due.suspicion, queue=own)
     options = {key: value for key, value in message.options.items() if key not in ("eta", "redis_message_id")}
-    options[OPTION] = replace(stamp, fence=fence, suspicion=suspicion).option()
+    options[OPTION] = stamp.option()
     return Message(
-        queue_name=message.queue_name,
+        queue_name=queue,
         actor_name=message.actor_name,
         args=message.args,
         kwargs=message.kwargs,

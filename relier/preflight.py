@@ -213,8 +213,6 @@ def _kind(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
 #: Settings of the contract whose features this version does not have yet.
 WITHOUT_EFFECT = frozenset(
     {
-        "recovery_queue",
-        "unknown_actor_grace",
         "idempotency_default_ttl",
         "idempotency_inflight_ttl",
         "max_result_bytes",

@@ -22,6 +22,7 @@ from relier.brokers.place import Place
 from relier.control import ControlChannel
 from relier.endurance import endless
 from relier.errors import RunUnknownError, StoreUnavailableError
+from relier.knowledge import actors_of, digest
 from relier.pulse import Pulse
 from relier.quarters import Quarters
 from relier.runs import LocalRuns, Phase, Run
@@ -76,6 +77,8 @@ class WorkerProcess:
         self.control = ControlChannel(store, lambda: self.identity, self._handle)
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {"cancel": self._cancel}
         self._queues: tuple[str, ...] = ()
+        #: What it has told of its actors.
+        self._actors: tuple[str, ...] = ()
         self._threads = 0
         self._started_at = time.time()
         self._stopped = threading.Event()
@@ -142,6 +145,7 @@ class WorkerProcess:
             "broker_id": self.adapter.broker_id,
             "version": __version__,
             "started_at": self._started_at,
+            "actors": digest(self._actors),
             "subscribed": self.control.subscribed_as == self.identity,
         }
 
@@ -152,18 +156,25 @@ class WorkerProcess:
 
     def also_consumes(self, queue: str) -> None:
         """Note that this worker consumes a queue that was declared after its start."""
-        if queue in self._queues or self._stopped.is_set():
+        if queue not in self._queues:
+            self._queues = (*self._queues, queue)
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell the fleet what this worker consumes and which actors it has now."""
+        if self._stopped.is_set():
             return
-        self._queues = (*self._queues, queue)
-        identity = self.identity
+        identity, self._actors = self.identity, actors_of(self.broker)
         try:
-            if not self.store.fleet.register(identity, self.told()) and not self._stopped.is_set():
+            if not self.store.fleet.register(identity, self.told(), self._actors) and not self._stopped.is_set():
                 self.refence(identity)
         except UNAVAILABLE:
-            logger.debug("The fleet does not know yet of a queue.", extra={"queue": queue})
+            self._actors = ()  # The next beat tells it.
+            logger.debug("The fleet does not know yet of a queue or an actor.")
 
     def _register(self) -> None:
-        while not self.store.fleet.register(self.identity, self.told()):
+        self._actors = actors_of(self.broker)
+        while not self.store.fleet.register(self.identity, self.told(), self._actors):
             self.identity = new_identity()
 
     def refence(self, identity: str) -> None:
@@ -281,7 +292,7 @@ class WorkerProcess:
         if answer == "gone":
             self.refence(identity)
             return False
-        if answer == "unknown":
+        if answer == "unknown" or actors_of(self.broker) != self._actors:
             self._register()
         if self.pulse is not None:
             self.pulse.tend(identity)

@@ -6,18 +6,21 @@ The sweeper calls it; what the store holds is published again until it is claime
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import Any
 
 from dramatiq import Message
-from dramatiq.errors import DecodeError
+from dramatiq.errors import ActorNotFound, DecodeError
 
 from relier import failpoints
 from relier.brokers.lanes import Lanes
-from relier.envelope import republished, stamp_of
+from relier.envelope import republished
 from relier.hooks import encode_failure
+from relier.knowledge import FleetView, Knowledge
+from relier.routes import Route, Routes
 from relier.settings import Settings
 from relier.store import Due, Sending, Settled, Store
+from relier.store.survey import UNKNOWN_ACTOR
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ Ready = tuple[Due, Message[Any]]
 
 #: Longest grace (s) for a published task to be claimed; the first is RELIER_RESURRECTION_CLAIM_GRACE_PERIOD.
 LONGEST_GRACE = 1800.0
+#: How long (s) a parked task stays unseen when nobody comes who can run it.
+PARKED_FOR = 600.0
 #: Most copies in one piece: a moment's work, so that whoever publishes can look around in between.
 PIECE = 250
 #: Copies that wait in a lane while orphans still go there, but not what merely became due: orphans shall not stand
@@ -45,53 +50,87 @@ class Publisher:
         self.store = store
         self.lanes = lanes
         self.settings = settings
+        self.routes = Routes(settings)
         self._share = 0
+        #: The look at the fleet after which lots were last opened, and what it found.
+        self._opened_at = -1
+        self._opened_for = Knowledge()
 
-    def publish(self, shards: Sequence[int], consumed: Set[str]) -> bool:
-        """Publish one piece of what is due in `shards`, for the queues that somebody consumes; True: there is more."""
+    def publish(self, shards: Sequence[int], fleet: FleetView) -> bool:
+        """Publish one piece of what is due in `shards` and can be run by somebody; True: there is more."""
         if not shards:
             return False
+        if fleet.looks != self._opened_at:
+            self._open_lots(shards, fleet)
         limit = min(PIECE, self.settings.resurrection_batch_size)
         share = max(self._share, -(-limit // len(shards)))
         total, due = self.store.tasks.due(shards, share)
         batch = sorted(due, key=lambda record: not record.crashes)[:limit]  # Orphans first, from every shard.
         more = total > len(batch)
         self._share = 4 * share if more and 2 * len(batch) < limit else 0  # A few shards have it all: ask for more.
-        return bool(batch) and self._publish(batch, consumed) and more
+        return bool(batch) and self._publish(batch, fleet) and more
 
-    def _publish(self, batch: list[Due], consumed: Set[str]) -> bool:
+    def _publish(self, batch: list[Due], fleet: FleetView) -> bool:
         """Publish copies, then mark their records (a crash in between publishes them again). False: nothing moved."""
-        ready: list[Ready] = []
-        marks: list[tuple[Due, str]] = []
-        for due in batch:
-            if due.queue not in consumed:
-                marks.append((due, "no consumer"))
-            elif (message := self._copy(due)) is not None:
-                ready.append((due, message))
-        ready = self._let_through(ready)
+        routed = self._route(batch, fleet)
+        copies = [(due, self._copy(due, route.queue)) for due, route in routed if route.queue]
+        ready = self._let_through([(due, message) for due, message in copies if message is not None])
         failpoints.hit("before-publish")
         self.lanes.publish([message for _, message in ready])
         failpoints.hit("published")
-        marks += [(due, "") for due, _ in ready]
         grace = self.settings.resurrection_claim_grace_period
-        self.store.tasks.mark_published(marks, grace, max(grace, LONGEST_GRACE))
+        self.store.tasks.mark_published([due for due, _ in ready], grace, max(grace, LONGEST_GRACE))
         failpoints.hit("marked")
         for due, _ in ready:
             _log_publication(due)
-        return bool(marks)
+        held = [(due, route.held) for due, route in routed if route.held]
+        self._park(held)
+        return bool(ready or held)
 
     def _let_through(self, ready: list[Ready]) -> list[Ready]:
         """Return those for which the lanes have room."""
-        depth = self.lanes.depth({due.queue for due, _ in ready})
+        depth = self.lanes.depth({message.queue_name for _, message in ready})
         if depth > self.settings.resurrection_max_queue_depth:
             logger.warning("Resurrection scan deferred: recovery queue backlog too deep")
             return []
         return [(due, message) for due, message in ready if due.crashes or depth <= FED]
 
-    def _copy(self, due: Due) -> Message[Any] | None:
+    # -- what nobody can run ------------------------------------------------------------------------------------
+
+    def _route(self, batch: list[Due], fleet: FleetView) -> list[tuple[Due, Route]]:
+        """Route each record; what nobody can run by a fresh look at the fleet."""
+        routed = [(due, self.routes.of(due, fleet.knowledge)) for due in batch]
+        if any(route.held for _, route in routed):
+            fleet.look()
+            routed = [(due, self.routes.of(due, fleet.knowledge)) for due in batch]
+        return routed
+
+    def _park(self, held: list[tuple[Due, str]]) -> None:
+        if not held:
+            return
+        grace = self.settings.unknown_actor_grace
+        parked = [(due, _unknown(due.actor) if reason == UNKNOWN_ACTOR else b"") for due, reason in held]
+        letters = self.store.tasks.park(parked, grace, PARKED_FOR)
+        self.routes.warn_of([(due, reason) for due, reason in held if due.task_id not in letters])
+        for due, _ in held:
+            if due.task_id in letters:
+                extra = {"task": due.task_id, "actor": due.actor, "queue": due.queue}
+                logger.error("No worker had the actor of a task in time; it is a dead letter.", extra=extra)
+
+    def _open_lots(self, shards: Sequence[int], fleet: FleetView) -> None:
+        """Let some of those out whom somebody can run now; after each look at the fleet, until the lots are empty."""
+        news, left = fleet.knowledge != self._opened_for, 0
+        for shard, queue, actor in self.store.tasks.lots(shards):
+            if self.routes.lead_anywhere(queue, actor, fleet.knowledge, news):
+                left += self.store.tasks.unpark(shard, queue, actor)
+        if not left:
+            self._opened_at, self._opened_for = fleet.looks, fleet.knowledge
+
+    # -- copies -------------------------------------------------------------------------------------------------
+
+    def _copy(self, due: Due, queue: str) -> Message[Any] | None:
         try:
-            message: Message[Any] = Message.decode(due.body)
-            return republished(message.copy(queue_name=due.queue), stamp_of(message), due.fence, due.suspicion)
+            return republished(Message.decode(due.body), due, queue)
         except (DecodeError, TypeError) as error:
             self._give_up(due, error)
             return None
@@ -102,6 +141,10 @@ class Publisher:
         sending = Sending(due.task_id, due.shard, due.queue, due.actor, due.body)
         if not self.store.tasks.dead_letter(sending, "PayloadIntegrityError", encode_failure(error)):
             self.store.tasks.settle([Settled(due.task_id, due.shard, due.fence, False)])
+
+
+def _unknown(actor: str) -> bytes:
+    return encode_failure(ActorNotFound(f"No living worker has the actor {actor!r}."))  # type: ignore[no-untyped-call]
 
 
 def _log_publication(due: Due) -> None:

@@ -33,7 +33,7 @@ def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -
     return Sending(
         task_id=stamp.task_id,
         shard=stamp.shard,
-        queue=q_name(message.queue_name),
+        queue=stamp.queue or q_name(message.queue_name),
         actor=message.actor_name,
         body=raw if isinstance(raw, bytes) else message.encode(),
         payload_version=stamp.payload_version,

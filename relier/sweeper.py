@@ -17,6 +17,7 @@ from relier.brokers.lanes import Lanes
 from relier.brokers.place import Place
 from relier.endurance import endless
 from relier.fleet_checks import misplacement
+from relier.knowledge import FleetView, Told
 from relier.leases import Leases
 from relier.process import WorkerProcess
 from relier.publisher import Publisher
@@ -66,10 +67,8 @@ class Sweeper:
         self.leases = Leases(process.store, lambda: process.identity, dedicated, lambda w: w in self._absent)
         #: Why a resurrector is of no use here; '' while it is.
         self.misplaced = ""
-        self._consumed: set[str] = set()
+        self.fleet = FleetView(process.store, self._is_reached)
         self._doubt = ""
-        self._fleet: set[str] = set()
-        self._fleet_read = 0.0
         self._abstains_until = 0.0
         self._strays_read = time.monotonic()
         self._strays: set[str] = set()
@@ -123,8 +122,8 @@ class Sweeper:
                 self._fulfil(worker)
             except redis.ResponseError:  # One worker's trouble must not keep the others' tasks waiting.
                 logger.exception("A worker could not be buried; the next sweep tries again.", extra={"worker": worker})
-        if set(seen.beats) != self._fleet or time.monotonic() - self._fleet_read > FLEET_REFRESH:
-            self._read_fleet()
+        if self.fleet.workers != set(seen.beats) - set(declared) or self.fleet.is_older_than(FLEET_REFRESH):
+            self._look_at_fleet()
         if time.monotonic() - self._strays_read > STRAYS_INTERVAL:
             self._return_strays()
 
@@ -161,15 +160,12 @@ class Sweeper:
             shards = [shard for shard, burial in burials.items() if burial.left]
         return put_back
 
-    def _read_fleet(self) -> None:
-        fleet = self.store.fleet.workers()
-        self._fleet, self._fleet_read = set(fleet), time.monotonic()
-        self._consumed = {
-            queue
-            for told in fleet.values()
-            if self.process.place.matches(Place.of(told.get("broker")))
-            for queue in told.get("queues", ())
-        }
+    def _is_reached(self, told: Told) -> bool:
+        """Whether a worker consumes the broker that this sweeper publishes to."""
+        return self.process.place.matches(Place.of(told.get("broker")))
+
+    def _look_at_fleet(self) -> None:
+        self.fleet.look()
         if self.leases.dedicated:
             doubt, self._doubt = self._doubt, misplacement(self.store, self.process.place)
             self.misplaced = self._doubt if doubt else ""  # Seen twice: some may just be coming or going.
@@ -185,16 +181,16 @@ class Sweeper:
             logger.warning(
                 "Returning messages of a worker that the store does not know.", extra={"broker_id": broker_id}
             )
-            self.lanes.give_back({"broker_id": broker_id, "queues": sorted(self._consumed)})
+            self.lanes.give_back({"broker_id": broker_id, "queues": sorted(self.fleet.knowledge.queues)})
         self._strays = strays
 
     # -- publishing ---------------------------------------------------------------------------------------------
 
     def _publish_due(self) -> bool:
-        if not self._fleet_read or time.monotonic() - self._fleet_read > FLEET_REFRESH:
-            self._read_fleet()
-        consumed, end = self._consumed.union(self.process.queues), time.monotonic() + MOMENT
-        while self.publisher.publish(self.leases.shards, consumed):
+        if self.fleet.is_older_than(FLEET_REFRESH):
+            self._look_at_fleet()
+        end = time.monotonic() + MOMENT
+        while self.publisher.publish(self.leases.shards, self.fleet):
             if time.monotonic() >= end:
                 return True
         return False

@@ -6,7 +6,7 @@ from dataclasses import replace
 from queue import PriorityQueue
 from typing import Any
 
-from dramatiq.common import q_name
+from relier.queues import is_lane
 
 #: More nanoseconds than any machine runs: puts one class of items before another and keeps the order within.
 AGES = 1 << 63
@@ -20,6 +20,6 @@ class RecoveryFirst(PriorityQueue[Any]):
     """
 
     def _put(self, item: Any) -> None:
-        if item.message.queue_name != q_name(item.message.queue_name):
+        if is_lane(item.message.queue_name):
             item = replace(item, _queued_time=item._queued_time - AGES)
         super()._put(item)

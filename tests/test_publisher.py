@@ -9,12 +9,19 @@ import pytest
 import redis
 from dramatiq import Message
 
+from relier.knowledge import FleetView, Knowledge
 from relier.publisher import FED, PIECE, Publisher
 from relier.settings import Settings
 from relier.store import SHARDS, Sending, Store
 from relier.sweeper import Sweeper
 
-HERE = {"default"}
+
+class Here(FleetView):
+    """One worker that has every actor."""
+
+    def look(self) -> None:
+        self.knowledge = Knowledge({"default": {None}}, {None})
+        self.looks += 1
 
 
 class Lanes:
@@ -48,6 +55,12 @@ def publisher(store: Store, lanes: Lanes) -> Publisher:
     return Publisher(store, lanes, Settings())  # type: ignore[arg-type]
 
 
+def _here(publisher: Publisher) -> FleetView:
+    here = Here(publisher.store)
+    here.look()
+    return here
+
+
 def _sendings(shards: list[int]) -> list[Sending]:
     messages = [Message[None]("default", "act", (), {}, {}) for _ in shards]
     return [
@@ -71,7 +84,7 @@ def _orphans(store: Store, shards: list[int]) -> list[str]:
 
 def _all(publisher: Publisher, shards: range = range(SHARDS)) -> int:
     pieces = 1
-    while publisher.publish(shards, HERE):
+    while publisher.publish(shards, _here(publisher)):
         pieces += 1
     return pieces
 
@@ -79,7 +92,7 @@ def _all(publisher: Publisher, shards: range = range(SHARDS)) -> int:
 def test_everything_due_is_published_once_in_pieces(store: Store, lanes: Lanes, publisher: Publisher) -> None:
     due = _due(store, [i % SHARDS for i in range(3 * PIECE)])
 
-    assert publisher.publish(range(SHARDS), HERE)
+    assert publisher.publish(range(SHARDS), _here(publisher))
     assert len(lanes.published) <= PIECE
     _all(publisher)
 
@@ -95,14 +108,14 @@ def test_a_single_full_shard_is_not_published_by_drops(store: Store, lanes: Lane
 def test_orphans_come_first_wherever_they_are(store: Store, lanes: Lanes, publisher: Publisher) -> None:
     _due(store, [i % SHARDS for i in range(4 * PIECE)])
     orphans = _orphans(store, [3, SHARDS - 1, SHARDS - 1])
-    publisher.publish(range(SHARDS), HERE)
+    publisher.publish(range(SHARDS), _here(publisher))
     assert sorted(lanes.published[:3]) == sorted(orphans)
 
 
 def test_orphans_do_not_stand_behind_a_backlog_in_the_lane(store: Store, lanes: Lanes, publisher: Publisher) -> None:
     due = _due(store, [i % SHARDS for i in range(4 * PIECE)])
     lanes.waiting = FED + 1
-    assert not publisher.publish(range(SHARDS), HERE)
+    assert not publisher.publish(range(SHARDS), _here(publisher))
     assert lanes.published == []
 
     orphans = _orphans(store, list(range(SHARDS)))
@@ -119,7 +132,7 @@ def test_a_lane_that_is_too_deep_takes_no_orphans_either(
 ) -> None:
     _orphans(store, [1])
     lanes.waiting = publisher.settings.resurrection_max_queue_depth + 1
-    assert not publisher.publish(range(SHARDS), HERE)
+    assert not publisher.publish(range(SHARDS), _here(publisher))
     assert lanes.published == []
     assert "Resurrection scan deferred: recovery queue backlog too deep" in caplog.text
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import redis
 from dramatiq import Broker, Message
 from dramatiq.broker import Consumer
-from dramatiq.common import dq_name, q_name
+from dramatiq.common import q_name
 from dramatiq.errors import BrokerConnectionError, ConnectionClosed, QueueNotFound
 
 from relier.brokers.guard import GuardedConsumer
 from relier.brokers.place import Place
 from relier.envelope import keeping_stamps, stamp_of
 from relier.preflight import Finding
+from relier.queues import lane_of
 from relier.sending import prepared
 from relier.settings import Settings
 
@@ -108,8 +109,8 @@ class Adapter:
             raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
 
     def _publish(self, message: Message[Any]) -> None:
-        lane = dq_name(message.queue_name)
-        if self._has_lane(lane) and not self._published_before(message):
+        lane = lane_of(message.queue_name)
+        if lane != message.queue_name and self._has_lane(lane) and not self._published_before(message):
             try:
                 self.broker.enqueue(message.copy(queue_name=lane))
                 return

@@ -10,6 +10,7 @@ from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed, DecodeError
 
 from relier.brokers.rejected import keep_rejected, keep_undecodable
+from relier.declining import declined
 from relier.queues import is_internal
 from relier.store.connection import UNAVAILABLE
 
@@ -32,6 +33,9 @@ class GuardedConsumer(Consumer):
       adapter: of that broker.
       installation: whose store keeps the dead letters.
     """
+
+    #: Whether another worker may have an actor that this process lacks.
+    has_peers = True
 
     def __init__(self, inner: Consumer, queue_name: str, adapter: Adapter, installation: Installation) -> None:
         self.inner = inner
@@ -80,7 +84,9 @@ class GuardedConsumer(Consumer):
         process = self.installation.process
         generation = process.generation if process is not None else 0
         try:
-            keep_rejected(self.installation.store, self.adapter.broker, message, self.installation.settings)
+            lacks_actor = self.has_peers and message.actor_name not in self.adapter.broker.actors
+            keep = declined if lacks_actor else keep_rejected
+            keep(self.installation.store, self.adapter.broker, message, self.installation.settings)
         except UNAVAILABLE as error:
             raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
         if process is None or process.shares_redis:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import redis
@@ -16,9 +16,11 @@ from dramatiq.results import Results
 from relier.brokers.delivery import Delivery
 from relier.brokers.place import Place
 from relier.brokers.results import quiet_results
+from relier.declining import declined
 from relier.envelope import stamp_of
 from relier.hooks import encode_failure
 from relier.preflight import Finding
+from relier.queues import is_internal
 from relier.sending import prepared, sending_of
 from relier.settings import Settings
 from relier.store import Sending, Store, get_store, shard_of
@@ -147,6 +149,16 @@ class OwnBroker(Broker, ABC):
         self._entrust(delivery, lambda: self.store.tasks.schedule(sending, delay))
         return True
 
+    def decline(self, delivery: Delivery) -> bool:
+        """Let the store take a task whose actor this process lacks, for a worker that has it.
+
+        True: the copy is to be acknowledged, or goes back. False: the actor is here.
+        """
+        if delivery.actor_name in self.actors or is_internal(delivery.queue_name):
+            return False
+        delivery.give_back = not self._entrust(delivery, partial(declined, self.store, self, delivery, self.settings))
+        return True
+
     def dead_letter(self, delivery: Delivery, reason: str, error: BaseException) -> None:
         """Keep a message that cannot be run as a dead letter; returns when the store has it."""
         stamp = stamp_of(delivery)
@@ -160,9 +172,10 @@ class OwnBroker(Broker, ABC):
         failure = encode_failure(error)
         self._entrust(delivery, lambda: self.store.tasks.dead_letter(sending, "PayloadIntegrityError", failure))
 
-    def _entrust(self, delivery: Delivery, take: Callable[[], object]) -> None:
+    def _entrust(self, delivery: Delivery, take: Callable[[], bool]) -> bool:
         """Let the store take a task; the acknowledgement of its copy then waits until that is durable (R4)."""
         generation = self.store.runner.generation
-        take()
+        taken = take()
         if not self.shares_redis:
             delivery.pledge = self.store.custody.pledge(generation)
+        return taken

@@ -28,7 +28,7 @@ from relier.brokers.rabbitmq_publisher import NoSuchQueue, Publisher
 from relier.brokers.rabbitmq_session import Session, Sessions
 from relier.errors import RelierConfigError
 from relier.preflight import Finding
-from relier.queues import is_internal
+from relier.queues import is_internal, lane_of
 from relier.settings import Settings, get_settings
 from relier.urls import safe_url
 
@@ -196,7 +196,7 @@ class RelierRabbitmqBroker(OwnBroker):
 
     def publish_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Publish copies that the store keeps, to their queues' delay lanes: every consumer takes those first."""
-        return self._send_many([m.copy(queue_name=dq_name(m.queue_name)) for m in messages])
+        return self._send_many([m.copy(queue_name=lane_of(m.queue_name)) for m in messages])
 
     def _send_many(self, messages: list[Message[Any]]) -> list[Message[Any]]:
         for message in messages:
@@ -264,7 +264,7 @@ class RelierRabbitmqBroker(OwnBroker):
         return set()
 
     def lane_depth(self, queue: str) -> int:
-        return self._counts(dq_name(queue))[0]
+        return self._counts(lane_of(queue))[0]
 
     def depth(self, queue: str) -> int:
         return sum(self._counts(queue, dq_name(queue)))

@@ -133,7 +133,7 @@ class RabbitmqConsumer(Consumer):
 
     def _store_takes(self, delivery: RabbitmqDelivery, error: Exception | None) -> bool:
         if error is None:
-            return self.broker.keep_delay(delivery)
+            return self.broker.keep_delay(delivery) or self.broker.decline(delivery)
         logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
         task_id = str(uuid.uuid5(_RAW, sha256(delivery.raw).hexdigest()))
         self.broker.dead_letter_raw(delivery, task_id, error)

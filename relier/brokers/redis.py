@@ -20,6 +20,7 @@ from relier.brokers.own import OwnBroker
 from relier.brokers.place import Place, mark_redis, redis_place
 from relier.brokers.redis_consumer import RedisConsumer
 from relier.preflight import Finding, inspect_redis
+from relier.queues import lane_of
 from relier.settings import Settings, get_settings
 from relier.store.client import connect
 from relier.store.connection import ScriptRunner
@@ -120,7 +121,7 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def publish_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Publish copies that the store keeps, to their queues' delay lanes: every consumer takes those first."""
-        lane = [m.copy(queue_name=dq_name(m.queue_name), options={"redis_message_id": str(uuid4())}) for m in messages]
+        lane = [m.copy(queue_name=lane_of(m.queue_name), options={"redis_message_id": str(uuid4())}) for m in messages]
         return self._publish(lane, "publish")
 
     def _publish(self, messages: list[Message[Any]], name: str) -> list[Message[Any]]:
@@ -244,7 +245,7 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def lane_depth(self, queue: str) -> int:
         """Return how many published copies wait in a queue's delay lane."""
-        return int(self.runner.command("LLEN", self._keys(dq_name(queue))[0]))
+        return int(self.runner.command("LLEN", self._keys(lane_of(queue))[0]))
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue and its delay lane."""

@@ -186,7 +186,7 @@ class RedisConsumer(Consumer):
                     "A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name}
                 )
                 self.broker.dead_letter_raw(delivery, redis_id.partition("+")[0], error)  # The same for each delivery.
-            elif not self.broker.keep_delay(delivery):
+            elif not (self.broker.keep_delay(delivery) or self.broker.decline(delivery)):
                 return delivery
             self.ack(delivery)
         return None

@@ -84,6 +84,8 @@ STUB = Weakness("accepted", "StubBroker is for unit tests: its messages end with
 class _StubConsumer(GuardedConsumer):
     """Also shows the tasks that failed for good to `StubBroker.join`, which raises their errors."""
 
+    has_peers = False
+
     def ack(self, message: MessageProxy) -> None:
         run = message.__dict__.get("relier_run")
         if run is not None and run.final_failure and not message.__dict__.get("give_back"):

@@ -60,6 +60,8 @@ class Lifecycle(Middleware):
 
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         claim_before_running(actor)
+        if self.installation.process is not None:
+            self.installation.process.tell()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         if self.installation.process is not None and not is_internal(message.queue_name):

@@ -30,7 +30,7 @@ from relier.brokers.stock import RabbitmqAdapter, RedisAdapter
 from relier.brokers.stub import StubAdapter
 from relier.envelope import keeping_stamps, republished, stamp_of
 from relier.settings import Settings
-from relier.store import Suspicion
+from relier.store import Due, Suspicion
 from tests.third_party.sqlite_broker import SqliteBroker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,9 +170,16 @@ def test_a_callers_message_stays_as_it_is_and_is_a_task_each_time(sqlite: Sqlite
     assert [stamp_of(m) for m in sent(sqlite)] == [stamp_of(first), stamp_of(second)]
 
 
+def published(copy: Message[Any], fence: int) -> Message[Any]:
+    """Return what the store publishes of a task."""
+    stamp = stamp_of(copy)
+    due = Due(stamp.task_id, stamp.shard, fence, "s", Suspicion.SUSPECT, 2, 0, "default", copy.actor_name, b"")
+    return republished(copy, due, "default")
+
+
 def test_a_message_that_was_sent_is_a_task_of_its_own_when_it_is_sent_again(sqlite: SqliteBroker) -> None:
     first = sqlite.enqueue(message())
-    old = republished(first, stamp_of(first), 7, Suspicion.SUSPECT)
+    old = published(first, 7)
 
     again = stamp_of(sqlite.enqueue(old))
 
@@ -245,7 +252,7 @@ def test_a_broker_that_returns_nothing_still_gives_a_receipt(tmp_path: Path) -> 
 
 def due(fence: int = 5) -> Message[None]:
     first = message()
-    return republished(first, stamp_of(first), fence, Suspicion.NONE)
+    return published(first, fence)
 
 
 def test_what_is_put_back_goes_to_the_queue_where_there_are_no_lanes(sqlite: SqliteBroker) -> None:
@@ -263,7 +270,7 @@ def test_what_is_put_back_goes_to_the_lane_without_eta_and_unclaimed_to_the_queu
     adapter.publish([copy])
     assert [m.message_id for m in sent(stub)] == [copy.message_id]
 
-    adapter.publish([republished(copy, stamp_of(copy), 6, Suspicion.NONE)])  # It was claimed, and put back again.
+    adapter.publish([published(copy, 6)])  # It was claimed, and put back again.
     assert len(sent(stub, "default.DQ")) == 3
 
 

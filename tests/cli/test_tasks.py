@@ -23,9 +23,8 @@ def test_tasks_are_listed_by_state(rl: CommandLine, tasks: Tasks) -> None:
         assert listing["counts"] == {**dict.fromkeys(made, 1), "queued": 0}
 
 
-def published(store: Store, held: str = "") -> None:
-    _, due = store.tasks.due(range(64), 10)
-    store.tasks.mark_published([(record, held) for record in due], 30.0, 60.0)
+def published(store: Store) -> None:
+    store.tasks.mark_published(store.tasks.due(range(64), 10)[1], 30.0, 60.0)
 
 
 def test_a_published_task_is_queued(rl: CommandLine, store: Store, tasks: Tasks) -> None:
@@ -37,7 +36,7 @@ def test_a_published_task_is_queued(rl: CommandLine, store: Store, tasks: Tasks)
 
 def test_a_held_task_says_why(rl: CommandLine, store: Store, tasks: Tasks) -> None:
     waiting = tasks.scheduled(0.0, queue="reports")
-    published(store, "no consumer")
+    store.tasks.park([(due, b"") for due in store.tasks.due(range(64), 10)[1]], 60.0, 600.0)
 
     (task,) = rl.json("tasks", "list", "--state", "due")["tasks"]
     assert (task["id"], task["queue"], task["reason"]) == (waiting.task_id, "reports", "no consumer")

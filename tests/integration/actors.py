@@ -76,6 +76,7 @@ class Actors:
         self.crippling: Any = rl_actor(crippling, broker=broker)
         self.hoarding: Any = rl_actor(hoarding, broker=broker, max_retries=1, min_backoff=1, max_backoff=5)
         self.two_gates: Any = rl_actor(two_gates, broker=broker)
+        self.answering: Any = rl_actor(answering, broker=broker, store_results=True)
         self.told: Any = rl_actor(told, broker=broker)
         self.poison: Any = rl_actor(poison, broker=broker, max_resurrections=2)
         self.notified: Any = rl_actor(notified, broker=broker, notify_shutdown=True)
@@ -168,6 +169,12 @@ def blocked(pipe: str, seconds: float) -> None:
 def two_gates(first: str, second: str) -> None:
     """Like gated, with another gate after a crash."""
     gated(second if task_context.resurrection_count else first)
+
+
+def answering(gate: str) -> int:
+    """Like gated, with a result."""
+    gated(gate)
+    return 42
 
 
 async def agated(gate: str) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,9 +161,12 @@ class Harness:
 
     # -- processes ----------------------------------------------------------------------------------------------
 
-    def worker(self, *, threads: int = 4, processes: int = 1, failpoints: str = "", **options: Any) -> Process:
-        """Start a worker; `pid` waits until it is up."""
+    def worker(
+        self, *, threads: int = 4, processes: int = 1, queues: Sequence[str] = (), failpoints: str = "", **options: Any
+    ) -> Process:
+        """Start a worker; `pid` waits until it is up. `queues`: what it consumes, by default everything."""
         command = [sys.executable, "-m", "dramatiq", "relier.workers", "-p", str(processes), "-t", str(threads)]
+        command += ["-Q", *queues] if queues else []
         return self._start("worker", command, failpoints, options)
 
     def workers(self, count: int, **options: Any) -> list[Process]:
