@@ -142,8 +142,9 @@ class OwnBroker(Broker, ABC):
 
         True: the store has it, the copy is to be acknowledged. False: there is none, or its time has come.
         """
-        eta = delivery.options.pop("eta", None)
+        eta = delivery.options.get("eta")
         if not isinstance(eta, int | float) or (delay := eta / 1000 - time.time()) <= 0:
+            delivery.options.pop("eta", None)
             return False
         sending = sending_of(self, delivery, stamp_of(delivery), self.settings)
         self._entrust(delivery, lambda: self.store.tasks.schedule(sending, delay))

@@ -119,7 +119,7 @@ class Link:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
-                self._closing = False
+                self._closing, self._connecting, self.connection = False, False, None
                 self._loop = IOLoop()
                 self._thread = threading.Thread(target=self._drive, name="relier-rabbitmq", daemon=True)
                 self._thread.start()

@@ -175,11 +175,11 @@ class Session:
         channel.basic_qos(prefetch_count=self._prefetch)
         self._consumer_tag = channel.basic_consume(self.queue, self._message, callback=lambda _: self.opened.set())
 
-    def _message(self, _: Any, method: Any, __: Any, body: bytes) -> None:
-        if self._retired:
-            self._channel.basic_nack(method.delivery_tag, requeue=True)
-        else:
+    def _message(self, channel: Any, method: Any, _: Any, body: bytes) -> None:
+        if not self._retired:
             self._arrived.put((method.delivery_tag, body))
+        elif channel.is_open:
+            channel.basic_nack(method.delivery_tag, requeue=True)
 
     def _flush(self) -> None:
         self._nudged = False

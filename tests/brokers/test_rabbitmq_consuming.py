@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import dramatiq
+import redis
 from dramatiq import Message
 
 from relier.brokers.rabbitmq import RelierRabbitmqBroker
@@ -171,6 +172,27 @@ def test_the_delay_of_a_foreign_message_moves_to_the_store(bench: Bench) -> None
     bench.settle()
     assert bench.values() == list(range(50))
     assert time.time() * 1000 >= soon
+
+
+def test_a_foreign_delay_is_kept_while_the_store_is_away(bench: Bench, monkeypatch: Any) -> None:
+    schedule, refused = bench.store.tasks.schedule, list[float]()
+
+    def away(sending: Any, delay: float) -> bool:
+        if len(refused) < 3:
+            refused.append(delay)
+            raise redis.ConnectionError("away")
+        return schedule(sending, delay)
+
+    monkeypatch.setattr(bench.store.tasks, "schedule", away)
+    later = int(time.time() * 1000) + 3_600_000
+    message = bench.quick.message(1).copy(queue_name="default.DQ", options={"eta": later})
+    publish_raw(bench, "default.DQ", message.encode())
+    bench.work()
+
+    bench.wait(lambda: bench.record(message) is not None, "custody of the store")
+    bench.settle()
+    assert len(refused) == 3
+    assert bench.done == []
 
 
 def test_published_copies_come_by_the_delay_lane(bench: Bench) -> None:
