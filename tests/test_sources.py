@@ -88,11 +88,13 @@ from pathlib import Path
 from tests.servers.service import LocalProcess
 folder = Path(sys.argv[1])
 process = LocalProcess(["/bin/sh", "-c", f"sleep 600 & echo $! $$ >{folder}/pids; wait"], folder / "log")
+(folder / "watched").touch()
 time.sleep(600)
 """
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
     pids = tmp_path / "pids"
     wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60, "the started processes")
+    wait_until((tmp_path / "watched").exists, 60, "the guard")
     process.kill()
     process.wait()
     started = [int(pid) for pid in pids.read_text().split()]

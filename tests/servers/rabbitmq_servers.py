@@ -162,6 +162,7 @@ class LocalRabbitmq(_OwnRabbitmq):
         self.folder = Path(tempfile.mkdtemp(prefix="rl-rabbit-"))
         self.description = description
         self._launcher = launcher
+        self._is_frozen = False
         try:
             start_on_free_ports(lambda: self._start_on(config, free_port(), free_port(), free_port()))
         except BaseException:
@@ -198,10 +199,8 @@ class LocalRabbitmq(_OwnRabbitmq):
         )
         wait_until(lambda: self._process.has_ended or self.answers(), 120, "the first answer of RabbitMQ")
         if self._process.has_ended:
-            self.kill()
+            self._process.kill()
             raise NotStarted(f"{self.description} did not start: {output.read_text(errors='replace')[-2000:]}")
-        # Killed within its first second, RabbitMQ may forget a durable queue whose declaration it confirmed.
-        self._do("mnesia:dump_log()")
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder
@@ -246,17 +245,26 @@ class LocalRabbitmq(_OwnRabbitmq):
         return json.loads(text)
 
     def kill(self) -> None:
-        if hasattr(self, "_process"):
-            self._process.kill()
+        """Kill it. Its metadata are flushed before, unless it is frozen.
+
+        RabbitMQ confirms the declaration of a durable queue before its database is sure of it: killed soon after, it
+        forgets the queue and all messages in it.
+        """
+        if not self._is_frozen and not self._process.has_ended:
+            self._do("mnesia:dump_log()")
+        self._process.kill()
 
     def stop(self) -> None:
+        self._is_frozen = True
         self._process.stop()
 
     def cont(self) -> None:
         self._process.cont()
+        self._is_frozen = False
 
     def close(self) -> None:
-        self.kill()
+        if hasattr(self, "_process"):
+            self._process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
