@@ -15,10 +15,11 @@ from relier.brokers.place import Place
 from relier.errors import RelierStartupError
 from relier.leases import WATCH
 from relier.preflight import Check, Finding
+from relier.queues import RECOVERY_QUEUE
 from relier.settings import Settings
 from relier.store import SHARDS, Store
 from relier.store.keys import FORMAT
-from relier.store.survey import Survey
+from relier.store.survey import UNKNOWN_ACTOR, Survey
 
 
 def format_check(store: Store) -> Check:
@@ -131,7 +132,9 @@ def _resurrector(store: Store, settings: Settings) -> Iterator[Finding]:
 
 def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]) -> Iterator[Finding]:
     consumed = {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
-    waiting = Counter(s.queue for s in Survey(store).all() if s.state == "s" and s.queue)
+    held = [summary for summary in Survey(store).all() if summary.state == "s" and summary.queue]
+    waiting = Counter(summary.queue for summary in held)
+    unknown = Counter(summary.actor for summary in held if summary.reason == UNKNOWN_ACTOR)
     depth = depths(broker, {*settings.public_queues, *declared, *waiting})
     names = {*declared, *waiting, *(queue for queue, messages in depth.items() if messages)}
     lonely = sorted(names - consumed)
@@ -144,7 +147,19 @@ def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]
             f"Nobody consumes the queue {queue!r} ({', '.join(parts) or 'it has actors'}).",
             f"Start a worker that declares its actors, without -Q or with -Q {queue}.",
         )
-    if not lonely:
+    for actor, count in sorted(unknown.items()):
+        yield Finding(
+            "warning",
+            "queues",
+            f"No worker has the actor {actor!r} ({_number(count, 'task')} held in the store).",
+            "Deploy a worker that declares it; after RELIER_UNKNOWN_ACTOR_GRACE its tasks are dead letters.",
+        )
+    no_pool = settings.recovery_queue == RECOVERY_QUEUE and RECOVERY_QUEUE not in consumed
+    if no_pool:
+        message = f"Nobody consumes the recovery queue {RECOVERY_QUEUE!r}: what crashed goes to its own queue."
+        fix = f"Start a pool: dramatiq relier.workers <modules> -Q {RECOVERY_QUEUE}; or unset RELIER_RECOVERY_QUEUE."
+        yield Finding("warning", "queues", message, fix)
+    if not (lonely or unknown or no_pool):
         yield Finding("ok", "queues", "Every queue with tasks or known actors has a consumer.")
 
 

@@ -90,6 +90,21 @@ def test_queues_that_nobody_consumes_are_named(rl: CommandLine, store: Store, ta
     ]
 
 
+def test_actors_that_no_worker_has_and_a_missing_recovery_pool_are_named(
+    rl: CommandLine, store: Store, tasks: Tasks
+) -> None:
+    register(store, "w1", "worker", "default")
+    tasks.scheduled(0.0)
+    store.tasks.park([(due, b"unknown") for due in store.tasks.due(range(64), 10)[1]], 60.0, 600.0)
+
+    findings = rl.json("doctor", recovery_queue="re-queue")["findings"]
+
+    assert [(f["level"], f["message"]) for f in findings if f["name"] == "queues"] == [
+        ("warning", "No worker has the actor 'work' (1 task held in the store)."),
+        ("warning", "Nobody consumes the recovery queue 're-queue': what crashed goes to its own queue."),
+    ]
+
+
 def test_messages_in_a_queue_that_nobody_consumes_are_counted(rl: CommandLine) -> None:
     name = actors(rl.folder)
     (rl.folder / "push.py").write_text(f"import {name}\nfor _ in range(3): {name}.low.push()\n")
