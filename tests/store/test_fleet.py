@@ -126,3 +126,21 @@ def test_presence_is_a_subscription_to_the_workers_channel(fleet: Fleet, store: 
         assert fleet.tell("w1", {"type": "cancel"})
         assert not fleet.tell("w2", {"type": "cancel"})
     assert fleet.present([]) == {}
+
+
+def test_the_names_of_actors_are_kept_once_for_all_workers_of_a_release(fleet: Fleet) -> None:
+    for worker in ("w1", "w2"):
+        fleet.register(worker, {"actors": "digest"}, ["send", "resize"])
+    workers, actors = fleet.knowledge()
+    assert set(workers) == {"w1", "w2"}
+    assert actors == {"digest": frozenset({"send", "resize"})}
+
+
+def test_the_actors_of_releases_that_nobody_runs_any_more_are_dropped(fleet: Fleet) -> None:
+    for release in range(70):
+        fleet.register(f"w{release}", {"actors": f"release-{release:03}"}, ["send"])
+        if release > 1:
+            fleet.declare_dead(f"w{release}")
+    actors = fleet.knowledge()[1]
+    assert {"release-000", "release-001", "release-069"} <= set(actors)
+    assert len(actors) < 60

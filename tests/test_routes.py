@@ -1,0 +1,86 @@
+"""Where a copy goes, by what the living workers can run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relier.knowledge import Knowledge, digest
+from relier.routes import Route, Routes
+from relier.settings import Settings
+from relier.store import Due, Suspicion
+
+OLD, NEW = frozenset({"send"}), frozenset({"send", "resize"})
+ACTORS = {digest(names): names for names in (OLD, NEW)}
+
+
+def worker(*queues: str, has: frozenset[str] | None = NEW, **more: Any) -> dict[str, Any]:
+    told = {"role": "worker", "queues": queues, **more}
+    return told if has is None else {**told, "actors": digest(has)}
+
+
+def knowledge(*workers: dict[str, Any]) -> Knowledge:
+    return Knowledge.of(workers, ACTORS, lambda told: not told.get("elsewhere"))
+
+
+def due(actor: str = "resize", crashes: int = 0) -> Due:
+    return Due("t", 0, 1, "s", Suspicion.NONE, crashes, 0, "default", actor, b"")
+
+
+def route(workers: Knowledge, task: Due, recovery_queue: str = "own") -> Route:
+    return Routes(Settings(recovery_queue=recovery_queue)).of(task, workers)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "expected"),
+    [
+        ([worker("default")], Route("default")),
+        ([worker("default", has=OLD), worker("default")], Route("default")),
+        ([worker("default", has=None)], Route("default")),  # An older version tells nothing of its actors.
+        ([], Route("", "no consumer")),
+        ([worker("other")], Route("", "no consumer")),
+        ([worker("default", elsewhere=True)], Route("", "no consumer")),
+        ([worker("default", has=OLD)], Route("", "unknown actor")),
+        ([worker("default", has=OLD), worker("other")], Route("", "no consumer")),  # Somebody has it.
+        ([worker("default", has=OLD), worker("default", elsewhere=True)], Route("", "no consumer")),
+        ([worker("default", has=OLD), worker("relier.resurrector.1", role="resurrector")], Route("", "unknown actor")),
+    ],
+)
+def test_a_task_goes_where_somebody_can_run_it(fleet: list[dict[str, Any]], expected: Route) -> None:
+    assert route(knowledge(*fleet), due()) == expected
+
+
+@pytest.mark.parametrize(
+    ("fleet", "crashes", "expected"),
+    [
+        ([worker("default"), worker("re-queue")], 1, Route("re-queue")),
+        ([worker("default"), worker("re-queue")], 0, Route("default")),
+        ([worker("re-queue")], 1, Route("re-queue")),
+        ([worker("re-queue")], 0, Route("", "no consumer")),
+        ([worker("default"), worker("re-queue", has=OLD)], 1, Route("default")),
+        ([worker("default")], 1, Route("default")),
+    ],
+)
+def test_what_crashed_goes_to_the_recovery_pool(fleet: list[dict[str, Any]], crashes: int, expected: Route) -> None:
+    assert route(knowledge(*fleet), due(crashes=crashes), "re-queue") == expected
+    assert route(knowledge(worker("default"), *fleet), due(crashes=crashes)) == Route("default")
+
+
+def test_a_missing_pool_is_warned_of_once_an_interval(caplog: pytest.LogCaptureFixture) -> None:
+    routes = Routes(Settings(recovery_queue="re-queue"))
+    for _ in range(3):
+        routes.of(due(crashes=1), knowledge(worker("default")))
+    assert caplog.text.count("Nobody consumes the recovery queue; its tasks go to their own queues.") == 1
+
+
+def test_each_queue_and_each_actor_that_nobody_serves_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    routes = Routes(Settings())
+    routes.warn_of([(due(), "no consumer"), (due("send"), "no consumer"), (due(), "unknown actor")])
+    assert caplog.text.count("Nobody consumes a queue with the actors of its tasks; they wait.") == 1
+    assert caplog.text.count("No worker has the actor of a task; it waits for one that has.") == 1
+
+
+def test_a_digest_names_a_set_of_actors_in_any_order() -> None:
+    assert digest(["a", "b"]) == digest(["b", "a"])
+    assert digest(["a", "b"]) != digest(["ab"])
