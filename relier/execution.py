@@ -33,6 +33,7 @@ from relier.runner import CoroutineRun, RunCancelled, coroutine_function
 from relier.runs import Phase, Run, current
 from relier.sending import sending_of
 from relier.store import Claim, Failure, Settled, Suspicion, Verdict
+from relier.store.durability import LONG_SINCE
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,8 @@ class Execution:
         if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
             return self._own(run, claim)
         self.process.runs.remove(run)
-        self.process.hand_custody(run)
+        if claim.age < LONG_SINCE:
+            self.process.hand_custody(run)
         return self._skip(claim.verdict)
 
     def _drop_if_not_ours(self) -> None:

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Redis flushes its AOF once a second under `appendfsync everysec`; a slow disk may delay that by another one.
 FSYNC_INTERVAL = 1.0
+#: A record that is older than this (s) is on disk, however slow: its copies need not wait for what was written last.
+LONG_SINCE = 10.0
 #: How long (s) the server's answer about its persistence is believed.
 BELIEVED = 60.0
 #: How often (s) a store that is away is asked again.

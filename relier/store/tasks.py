@@ -103,8 +103,8 @@ class Tasks:
             *self._triples(settled),
         )
         verdict = Verdict(_decode(reply[0]))
-        if len(reply) == 1:
-            return Claim(verdict)
+        if len(reply) <= 2:
+            return Claim(verdict, age=sum(map(int, reply[1:])) / 1e6)
         return Claim(verdict, int(reply[1]), int(reply[2]), int(reply[3]), bool(reply[4]), reply[5], _decode(reply[6]))
 
     def commit(

@@ -35,7 +35,7 @@ RUNS = frozenset({Verdict.GRANTED, Verdict.TAKEN_OVER})
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The reply to a claim; everything but `verdict` has a meaning only when the task is the caller's."""
+    """The reply to a claim; all but `verdict` and `age` has a meaning only when the task is the caller's."""
 
     verdict: Verdict
     fence: int = 0
@@ -44,6 +44,7 @@ class Claim:
     suspect: bool = False
     result: bytes = b""  #: for a replay: the stored result or failure
     outcome: str = ""  #: for a replay: completed or dead
+    age: float = 0.0  #: for a refusal: seconds for which the store has had the task
 
 
 @dataclass(frozen=True, slots=True)

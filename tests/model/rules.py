@@ -14,7 +14,7 @@ class Rules:
     fence_at_commit: bool = True
     """R3: a commit must carry the record's fence. Off: any commit of a running task is accepted."""
     durable_custody: bool = True
-    """R4: an acknowledgement that leaves the task to the store waits until the store's write is durable."""
+    """R4: an acknowledgement that leaves the task to the store waits until the store's record is durable."""
     fenced_copy_kept: bool = True
     """R4: a caller that is told `fenced` does not acknowledge its copy."""
     give_back: bool = True

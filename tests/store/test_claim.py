@@ -81,6 +81,20 @@ def test_a_second_copy_of_a_running_task_is_busy_and_makes_the_record_sticky(des
     assert (desk.record().owner, desk.record().fence, desk.record().sticky) == ("w1", fence, True)
 
 
+def test_a_refusal_tells_for_how_long_the_store_has_had_the_task(desk: Desk) -> None:
+    desk.run("w1")
+    young = desk.claim("w2")
+    desk.wait(600)
+    old = desk.claim("w2")
+    desk.wait(-7200)
+    back = desk.claim("w2")
+
+    assert [claim.verdict for claim in (young, old, back)] == [Verdict.BUSY] * 3
+    assert 0 <= young.age < 1
+    assert 600 <= old.age < 601
+    assert back.age == 0
+
+
 def test_a_worker_in_the_dead_set_is_fenced(desk: Desk) -> None:
     desk.bury("w1")
     assert desk.claim("w1").verdict is Verdict.FENCED

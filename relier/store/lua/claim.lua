@@ -12,7 +12,8 @@
 --
 -- Accepts every state. A crash right before it: nothing happened, the broker still has the copy. A crash right after it: the
 -- record is `running` under a dead owner; bury finds it through the owner's set. A lost reply: the same nonce gets the same grant.
--- Whoever is refused may acknowledge its copy: the record holds the body, or the task has ended (R4).
+-- Whoever is refused may acknowledge its copy: the record holds the body, or the task has ended (R4). Then the reply has the record's
+-- age (µs) as its second part: one that is old enough is on disk, whatever became of it last.
 -- include clock
 -- include record
 -- include due_time
@@ -51,7 +52,7 @@ local function refuse(verdict)
     rec[STICKY] = true
     save(id, rec)
   end
-  return { verdict }
+  return { verdict, int(math.max(0, now - rec[CREATED] * 1000000)) }
 end
 
 -- A suspect runs alone in its process; without a free slot it waits in the store and is offered again.
