@@ -16,6 +16,7 @@ import pika
 import pika.exceptions
 from dramatiq.errors import ConnectionClosed
 from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
 from relier.errors import RelierConfigError
 from relier.settings import Settings
@@ -31,7 +32,7 @@ ANSWER_TIMEOUT = 10.0
 IDLE = 1.0
 
 #: What pika raises when a connection or a channel was lost.
-LOST: tuple[type[Exception], ...] = (pika.exceptions.AMQPError, OSError)
+LOST: tuple[type[Exception], ...] = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
 
 Parameters = pika.connection.Parameters
 
@@ -70,6 +71,8 @@ def describe(error: BaseException) -> str:
         error = inner
     if isinstance(error, pika.exceptions.ConnectionClosed | pika.exceptions.ChannelClosed):
         return f"{error.reply_text} ({error.reply_code})"
+    if isinstance(error, AMQPConnectorStackTimeout):
+        return "the server takes the connection, but does not answer"
     text = " ".join(str(part) for part in error.args if isinstance(part, str | int))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -233,7 +236,7 @@ class Inquiries:
         self._lock = threading.Lock()
         self.connection: Any = None
         self._used = 0.0
-        #: Closes the connection when nobody asks: between questions nobody answers RabbitMQ's heartbeats.
+        #: Closes the connection when nobody asks, since nobody answers RabbitMQ's heartbeats then, or when it hangs.
         self._closer: threading.Thread | None = None
         _opened.add(self)
 
@@ -270,11 +273,23 @@ class Inquiries:
     def _close_when_idle(self) -> None:
         while True:
             time.sleep(IDLE)
-            with self._lock:
-                if time.monotonic() - self._used > IDLE:
-                    self._closer = None
-                    self._drop()
-                    return
+            if self._lock.acquire(blocking=False):
+                try:
+                    if time.monotonic() - self._used > IDLE:
+                        self._closer = None
+                        self._drop()
+                        return
+                finally:
+                    self._lock.release()
+            elif time.monotonic() - self._used > ANSWER_TIMEOUT:
+                self._interrupt()
+
+    def _interrupt(self) -> None:
+        """End the wait of whoever asks: a server that hangs is noticed by the heartbeat much later."""
+        sock = _socket_of(self.connection)
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _drop(self) -> None:
         connection, self.connection = self.connection, None

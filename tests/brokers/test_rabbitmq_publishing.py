@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from dramatiq.errors import ConnectionClosed
 
-from relier.brokers import rabbitmq_publisher
+from relier.brokers import rabbitmq_connection, rabbitmq_publisher
 from tests.brokers.bench import PATIENCE, Bench
 from tests.brokers.conftest import Benches
 
@@ -106,11 +106,15 @@ def test_a_silent_server_lets_nobody_wait_for_ever(
     bench = benches(server, server.new_vhost(), heartbeat_ttl=3600)  # No AMQP heartbeat comes to help.
     bench.quick.send(1)
     monkeypatch.setattr(rabbitmq_publisher, "PUBLISH_TIMEOUT", 0.5)
+    monkeypatch.setattr(rabbitmq_connection, "ANSWER_TIMEOUT", 0.5)
+    assert bench.broker.depth("default") == 1
 
     server.stop()
     try:
         with pytest.raises(ConnectionClosed, match="no confirmation in time"):
             bench.quick.send(2)
+        with pytest.raises(ConnectionClosed, match="does not answer"):
+            bench.broker.depth("default")
     finally:
         server.cont()
 
