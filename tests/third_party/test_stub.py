@@ -67,7 +67,7 @@ def test_tasks_run_with_retries_results_and_delays(broker: StubBroker, worker: W
 
     receipts = [flaky.push(0), flaky.push(2)]
     late = flaky.send_with_options(args=(1,), delay=50)
-    broker.join("default", timeout=30_000)
+    broker.join("default", timeout=60_000)
 
     assert sorted(ran) == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
     assert [receipt.status() for receipt in receipts] == ["completed", "completed"]
@@ -83,13 +83,13 @@ def test_join_raises_what_failed_for_good_and_flush_all_forgets_it(
 
     receipt = broken.push()
     with pytest.raises(TypeError, match="broken"):
-        broker.join("default", timeout=30_000)
+        broker.join("default", timeout=60_000)
     assert receipt.status() == "dead"
-    broker.join("default", timeout=30_000, fail_fast=False)
+    broker.join("default", timeout=60_000, fail_fast=False)
 
     broker.flush_all()
 
-    broker.join("default", timeout=30_000)
+    broker.join("default", timeout=60_000)
     assert set(store.live().values()) == {0}
     assert store.counters() == {}
     assert len(store.fleet.workers()) == 1
@@ -104,7 +104,7 @@ def test_join_waits_for_a_retry_no_longer_than_it_may(broker: StubBroker, worker
     with pytest.raises(QueueJoinTimeout):
         broker.join("default", timeout=500)
     broker.flush_all()
-    broker.join("default", timeout=30_000)
+    broker.join("default", timeout=60_000)
 
 
 def test_an_unknown_actor_is_raised_as_well(broker: StubBroker, worker: Worker) -> None:
@@ -113,7 +113,7 @@ def test_an_unknown_actor_is_raised_as_well(broker: StubBroker, worker: Worker) 
 
     broker.enqueue(Message("default", "unknown", (), {}, {}))
     with pytest.raises(dramatiq.errors.ActorNotFound):
-        broker.join("default", timeout=30_000)
+        broker.join("default", timeout=60_000)
 
 
 def test_a_middleware_may_put_a_task_off(broker: StubBroker, store: Store) -> None:
@@ -130,7 +130,7 @@ def test_a_middleware_may_put_a_task_off(broker: StubBroker, store: Store) -> No
     worker.start()
     try:
         receipt = noted.push(1)
-        broker.join("default", timeout=30_000)
+        broker.join("default", timeout=60_000)
     finally:
         worker.stop()
 
@@ -155,7 +155,7 @@ def test_brokers_of_one_process_leave_each_other_alone(broker: StubBroker, setti
     worker = Worker(broker, worker_timeout=100)
     worker.start()
     try:
-        broker.join("default", timeout=30_000)
+        broker.join("default", timeout=60_000)
         deadline = time.monotonic() + 0.5  # Sweeps pass; the other's task must not come along.
         while time.monotonic() < deadline:
             assert ran == ["one", "one"]
