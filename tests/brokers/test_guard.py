@@ -14,7 +14,7 @@ from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.errors import ActorNotFound, DecodeError
+from dramatiq.errors import DecodeError
 
 import relier
 from relier.brokers.adapters import adapter_of
@@ -120,10 +120,10 @@ def test_a_rejected_message_is_a_dead_letter_of_the_store_alone(
 ) -> None:
     found = taken(guard, inner, message())
     found.fail()
-    found.stuff_exception(ActorNotFound("add"))  # type: ignore[no-untyped-call]
+    found.stuff_exception(LookupError("add"))
     guard.nack(found)
     assert inner.done == [("ack", found.message_id)]
-    assert [(task, reason) for task, reason, _ in dead_letters(installation)] == [(found.message_id, "ActorNotFound")]
+    assert [(task, reason) for task, reason, _ in dead_letters(installation)] == [(found.message_id, "LookupError")]
 
 
 def test_a_tick_of_a_resurrector_is_no_dead_letter(

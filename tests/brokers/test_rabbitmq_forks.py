@@ -13,6 +13,7 @@ from tests.waiting import wait_until
 
 _PARENT = """
 import os, sys, time
+import dramatiq
 from relier.brokers.rabbitmq import RelierRabbitmqBroker
 from relier.settings import Settings
 
@@ -22,6 +23,7 @@ def live():
     os._exit(0)
 
 broker = RelierRabbitmqBroker(settings=Settings(redis_url=sys.argv[1], broker_url=sys.argv[2]))
+dramatiq.actor(broker=broker, actor_name="quick")(print)
 broker.ensure_queue("default")
 consumer = broker.consume("default", prefetch=2, timeout=100)
 while next(consumer) is None:
