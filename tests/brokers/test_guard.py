@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import dramatiq
 import pytest
 import redis
 from dramatiq import Message
@@ -118,6 +119,7 @@ def test_bytes_that_cannot_be_decoded_are_one_dead_letter_however_often_they_com
 def test_a_rejected_message_is_a_dead_letter_of_the_store_alone(
     guard: GuardedConsumer, inner: Inner, installation: Installation
 ) -> None:
+    dramatiq.actor(broker=guard.adapter.broker, actor_name="add")(print)
     found = taken(guard, inner, message())
     found.fail()
     found.stuff_exception(LookupError("add"))
