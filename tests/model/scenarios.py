@@ -41,8 +41,6 @@ LARGE = {
     "two servers, rollback and false death": _world("rollback, false death"),
     "mixed fleet, late requests": _world("kill, lost reply, resurrector crash, late request", mixed=True),
     "mixed fleet, amqp": _world("blip, kill, duplicate, lost reply", broker="amqp", mixed=True),
-    "mixed fleet, two servers, rollback": _world("rollback, kill", mixed=True),
-    "mixed fleet, one server, rollback": _world("rollback, false death", mixed=True, same_server=True),
     "three crashes": _world("kill, lost reply, resurrector crash", budget=3),
     "three beats": _world("kill, lost reply, stale beat, impatience", budget=3),
     "three choices": _world("kill, lost reply, fail, final fail, hand over", budget=3),
