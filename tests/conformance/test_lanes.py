@@ -45,7 +45,7 @@ def test_without_a_pool_what_crashed_goes_to_its_own_queue_and_somebody_is_told(
     wait_for_log(fleet, "Nobody consumes the recovery queue; its tasks go to their own queues.")
 
 
-@where()
+@where(never=FOREIGN)
 def test_tasks_of_a_new_actor_reach_the_worker_that_has_it_past_those_that_lack_it(fleets: Fleets) -> None:
     fleet = fleets(unknown_actor_grace=1)
     fleet.resurrector()
