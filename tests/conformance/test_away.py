@@ -49,16 +49,12 @@ def test_nothing_happens_when_the_broker_is_killed_and_comes_back(private_ground
 
 @where(needs="cuts", never=("sqlite",))
 def test_connections_to_the_broker_that_are_cut_are_invisible(ground: Ground, fleets: Fleets) -> None:
-    cuts = 0
-
     def cut(fleet: Harness) -> None:
-        nonlocal cuts
-        for _ in range(CUTS):
-            cuts += ground.cut() > 0
+        for _ in range(CUTS):  # On a busy machine nobody may be connected again yet.
+            fleet.wait(ground.cut, what="a connection to cut")
             _pass(BETWEEN)
 
     _away(fleets(), cut)
-    assert cuts == CUTS
 
 
 @where(("embedded", "redis"), never=("rabbitmq", "quorum", "plain-redis"))
