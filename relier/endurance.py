@@ -47,4 +47,15 @@ def lost_threads(worker: Worker) -> list[str]:
     What such a thread held is neither run nor given back while its process lives.
     """
     threads: list[threading.Thread] = [*worker.workers, *worker.consumers.values()]
-    return [thread.name for thread in threads if thread.ident is not None and not thread.is_alive()]
+    return [thread.name for thread in threads if _has_ended(thread)]
+
+
+def _has_ended(thread: threading.Thread) -> bool:
+    """Whether a thread was alive and is no more. One that starts at this moment has an `ident` and is not alive yet."""
+    if thread.ident is None or thread.is_alive():
+        return False
+    try:
+        thread.join(timeout=0)
+    except RuntimeError:  # not started
+        return False
+    return not thread.is_alive()

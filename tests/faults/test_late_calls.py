@@ -36,7 +36,7 @@ def test_calls_that_arrive_late_change_nothing(fleets: Fleets) -> None:
     assert set(fleet.counted("ran").values()) == {1}, fleet.report()
 
 
-@where(("embedded",), needs="prefetched")
+@where(("embedded",), never=("plain-redis", "plain-rabbitmq", "sqlite"))
 def test_the_commit_of_a_run_that_was_taken_over_arrives_late(fleets: Fleets) -> None:
     """The task is another worker's by then, and stays so: the fence of the commit is stale."""
     fleet = fleets(redis_socket_timeout=1, heartbeat_ttl=2)
