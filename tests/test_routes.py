@@ -71,14 +71,14 @@ def test_a_missing_pool_is_warned_of_once_an_interval(caplog: pytest.LogCaptureF
     routes = Routes(Settings(recovery_queue="re-queue"))
     for _ in range(3):
         routes.of(due(crashes=1), knowledge(worker("default")))
-    assert caplog.text.count("Nobody consumes the recovery queue; its tasks go to their own queues.") == 1
+    assert caplog.messages.count("Nobody consumes the recovery queue; its tasks go to their own queues.") == 1
 
 
 def test_each_queue_and_each_actor_that_nobody_serves_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     routes = Routes(Settings())
     routes.warn_of([(due(), "no consumer"), (due("send"), "no consumer"), (due(), "unknown actor")])
-    assert caplog.text.count("Nobody consumes a queue with the actors of its tasks; they wait.") == 1
-    assert caplog.text.count("No worker has the actor of a task; it waits for one that has.") == 1
+    assert caplog.messages.count("Nobody consumes a queue with the actors of its tasks; they wait.") == 1
+    assert caplog.messages.count("No worker has the actor of a task; it waits for one that has.") == 1
 
 
 def test_a_digest_names_a_set_of_actors_in_any_order() -> None:

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import pika
 import pika.exceptions
@@ -34,7 +34,7 @@ IDLE = 1.0
 #: What pika raises when a connection or a channel was lost.
 LOST: tuple[type[Exception], ...] = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
 
-Parameters = pika.connection.Parameters
+Parameters: TypeAlias = pika.connection.Parameters
 
 
 def parameters_of(url: str, settings: Settings, purpose: str) -> list[Parameters]:
