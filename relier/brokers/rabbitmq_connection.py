@@ -65,7 +65,7 @@ def _parameters(url: str, settings: Settings, purpose: str) -> Parameters:
 def describe(error: BaseException) -> str:
     """Return in one line why a connection or channel ended; never holds a secret."""
     for _ in range(5):  # pika wraps the cause several times.
-        inner = getattr(error, "exception", None) or (getattr(error, "exceptions", None) or [None])[-1]
+        inner = getattr(error, "exception", None) or [None, *(getattr(error, "exceptions", None) or error.args)][-1]
         if not isinstance(inner, BaseException):
             break
         error = inner

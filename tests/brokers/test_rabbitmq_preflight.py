@@ -41,6 +41,7 @@ def test_an_absent_server_refuses_the_start_without_the_password(benches: Benche
     assert finding.level == "error"
     assert finding.message == f"Relier cannot reach RabbitMQ (amqp://me:***@{place}). Refusing to start."
     assert "secret" not in finding.fix
+    assert "Connection refused" in finding.fix
 
 
 @pytest.mark.parametrize("wrong", ["user", "vhost"])
