@@ -9,27 +9,29 @@ import pytest
 
 from tests import sources
 from tests.brokers.bench import Bench
+from tests.conftest import skip
 from tests.servers import RabbitmqServer, RedisServer
 
 Benches = Callable[..., Bench]
 
 
 @pytest.fixture(scope="session")
-def store_server() -> Iterator[RedisServer]:
-    kind = next((kind for kind in sources.STORES if sources.sources(kind)), None)
-    if kind is None:
-        pytest.skip("NOT RUN, no store")
-    started = sources.start(kind)
+def store_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    kind = next((kind for kind in sources.STORES if sources.sources(kind)), sources.STORES[0])
+    try:
+        started = sources.start(kind)
+    except sources.Unavailable as error:
+        skip(request, error)
     yield started
     started.close()
 
 
 @pytest.fixture(scope="session")
-def _fragile_rabbitmq() -> Iterator[RabbitmqServer]:
+def _fragile_rabbitmq(request: pytest.FixtureRequest) -> Iterator[RabbitmqServer]:
     try:
         started = sources.start_rabbitmq(private=True)
     except sources.Unavailable as error:
-        pytest.skip(f"NOT RUN, no rabbitmq: {error}")
+        skip(request, error)
     yield started
     started.close()
 
