@@ -80,9 +80,13 @@ class Tasks:
         seen_fence: int,
         *,
         slot_free: bool,
+        protections: str = "",
         settled: Iterable[Settled] = (),
     ) -> Claim:
-        """Ask whether `worker` may run its copy, whose stamp carries `seen_fence` (0: first-hand)."""
+        """Ask whether `worker` may run its copy, whose stamp carries `seen_fence` (0: first-hand).
+
+        `protections`: what the scripts need to know of the task's protections, as JSON.
+        """
         reply = self._run(
             "claim",
             sending.shard,
@@ -100,12 +104,16 @@ class Tasks:
             sending.body,
             self._keep,
             self.snapshots,
+            protections,
             *self._triples(settled),
         )
         verdict = Verdict(_decode(reply[0]))
         if len(reply) <= 2:
             return Claim(verdict, age=sum(map(int, reply[1:])) / 1e6)
-        return Claim(verdict, int(reply[1]), int(reply[2]), int(reply[3]), bool(reply[4]), reply[5], _decode(reply[6]))
+        fence, attempt, crashes, suspect, result, outcome, checkpoint = reply[1:8]
+        return Claim(
+            verdict, int(fence), int(attempt), int(crashes), bool(suspect), result, _decode(outcome), checkpoint
+        )
 
     def commit(
         self,
@@ -115,6 +123,7 @@ class Tasks:
         *,
         hooks: bool,
         result: bytes = b"",
+        protections: str = "",
         settled: Iterable[Settled] = (),
     ) -> bool:
         """Record that the run under `fence` completed its task. False: the run was lost, nothing changed.
@@ -122,7 +131,7 @@ class Tasks:
         Like `fail`, `discard` and `hand_over` it raises `RunUnknownError` when the store lost the run and cannot take
         it back: the copy is to be given back then, never acknowledged.
         """
-        args = (sending.task_id, fence, _flag(hooks), result, self._keep, *self._triples(settled))
+        args = (sending.task_id, fence, _flag(hooks), result, self._keep, protections, *self._triples(settled))
         return self._closing("commit", worker, sending, fence, args) == "accepted"
 
     def fail(self, worker: str, sending: Sending, fence: int, failure: Failure) -> str:

@@ -44,6 +44,7 @@ class Claim:
     suspect: bool = False
     result: bytes = b""  #: for a replay: the stored result or failure
     outcome: str = ""  #: for a replay: completed or dead
+    checkpoint: bytes = b""  #: what the last run left of its work
     age: float = 0.0  #: for a refusal: seconds for which the store has had the task
 
 

@@ -5,8 +5,8 @@
 -- ARGV  1 now or ''   2 caller   3 task id   4 nonce   5 fence in the copy's stamp (0: a first-hand copy)
 --       6 '1' if the caller has its suspect slot free for this task   7 '1' if a follow-up (other copies may come)
 --       8 max resurrections   9 queue   10 actor   11 payload version   12 body   13 retention (µs)
---       14 how many snapshots the caller has taken   15… settles
--- Reply {verdict, fence, attempt, crashes, suspect, result, outcome}
+--       14 how many snapshots the caller has taken   15 the task's protections (JSON), '' when it has none   16… settles
+-- Reply {verdict, fence, attempt, crashes, suspect, result, outcome, checkpoint}
 --       granted · taken-over (granted, after a crash) · replay (run only the hooks) · busy · stale · settled · held ·
 --       fenced (the caller was declared dead) · newer (a newer format; leave it)
 --
@@ -24,13 +24,14 @@ local now = now_us()
 local caller, id, nonce, seen = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local slot_free, max_crashes, keep = ARGV[6] == '1', tonumber(ARGV[8]), tonumber(ARGV[13])
 
-settle_rest(15, keep)
+settle_rest(16, keep)
 if buried(caller) then return { 'fenced' } end
 local rec, newer = load(id)
 if newer then return { 'newer' } end
 
 local function reply(verdict)
-  return { verdict, int(rec[FENCE]), rec[ATTEMPT], rec[CRASHES], rec[SUSPECT] and 1 or 0, rec[RESULT], rec[OUTCOME] }
+  return { verdict, int(rec[FENCE]), rec[ATTEMPT], rec[CRASHES], rec[SUSPECT] and 1 or 0, rec[RESULT], rec[OUTCOME],
+           rec[CHECKPOINT] }
 end
 
 local function own(state)

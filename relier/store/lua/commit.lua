@@ -2,7 +2,7 @@
 -- Records that a run completed its task.
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence   5 '1' if hooks are still to run   6 result to replay them with
---       7 retention (µs)   8… settles
+--       7 retention (µs)   8 the task's protections (JSON), '' when it has none   9… settles
 -- Reply accepted · refused · lost · unknown (see astray)
 --
 -- Accepts `running` under exactly this fence; the same call repeated is accepted again and counted once (R2). `lost`: the store
@@ -27,7 +27,7 @@ local function finish(rec)
   return 'accepted'
 end
 
-settle_rest(8, keep)
+settle_rest(9, keep)
 local rec, newer = load(id)
 local stray = astray(id, rec, newer, caller, fence)
 if stray then return stray end
