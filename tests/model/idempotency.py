@@ -1,7 +1,7 @@
 """One idempotency key and the tasks that have it: who owns it, who waits, what an end, a death or a loss does to both.
 
-The life cycle itself is the other model's concern: here a task is queued, waits for the key, runs, has lost its worker, or
-has ended. `RELEASED` waiters at most are let go at once.
+The life cycle itself is the other model's concern: here a task is queued, waits for the key, runs, has lost its worker,
+or has ended. `RELEASED` waiters at most are let go at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-QUEUED, WAITING, RUNNING, ORPHAN, COMPLETED, DUPLICATE, ENDED = "queued waiting running orphan done same ended".split()
+QUEUED, WAITING, RUNNING, ORPHAN = "queued", "waiting", "running", "orphan"
+COMPLETED, DUPLICATE, ENDED = "completed", "duplicate", "ended"
 OVER = (COMPLETED, DUPLICATE, ENDED)
 
 RELEASED = 1
@@ -25,7 +26,7 @@ class Rules:
     fenced: bool = True
     """A run that was overtaken can neither commit nor release."""
     from_death: bool = True
-    """The in-flight time counts from the death of the owner's worker: one that lives keeps the key as long as it runs."""
+    """The in-flight time counts from the death of the owner's worker; one that lives keeps the key while it runs."""
     claim_stops_it: bool = True
     """The owner's next claim ends the in-flight time."""
     owner_asks_too: bool = True
