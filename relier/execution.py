@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,12 +24,12 @@ from relier.hooks import (
     decode_failure,
     decode_result,
     encode_failure,
-    encode_result,
     has_failure_hooks,
     has_success_hooks,
     replayed_failure,
 )
 from relier.process import WorkerProcess
+from relier.results import encoded_result, kept_for
 from relier.runner import CoroutineRun, RunCancelled, coroutine_function
 from relier.runs import Phase, Run, current
 from relier.sending import sending_of
@@ -263,16 +264,32 @@ class Execution:
     def _commit(self, run: Run, result: Any) -> None:
         runs = self.process.runs
         hooks = has_success_hooks(self.broker, self.message)
-        encoded = encode_result(result) if hooks else b""
+        encoded, protections = self._result(run, result, hooks)
         settled = runs.unsettled(run.stamp.shard, limit=20)
         self._close(
             run,
             lambda: self.tasks.commit(
-                run.worker_id, run.sending, run.fence, hooks=hooks, result=encoded, settled=settled
+                run.worker_id,
+                run.sending,
+                run.fence,
+                hooks=hooks,
+                result=encoded,
+                protections=json.dumps(protections) if protections else "",
+                settled=settled,
             ),
         )
         runs.sent(settled)
         run.hooks_pending, run.settles = hooks, True
+
+    def _result(self, run: Run, result: Any, hooks: bool) -> tuple[bytes, dict[str, Any]]:
+        """Return the result as the commit takes it, for hooks and to be kept, and what else the commit has to know."""
+        settings = self.process.settings
+        ttl = kept_for(self.broker, self.message, settings)
+        if not (ttl or hooks):
+            return b"", {}
+        encoded, kept = encoded_result(result, ttl, settings.max_result_bytes, run.task_id)
+        needed = hooks or (kept is not None and not kept.marker)
+        return encoded if needed else b"", kept.protections() if kept else {}
 
     def _failed(self, run: Run, error: BaseException) -> Any:
         """Record the failure; raises the error for Dramatiq's hooks, or skips when the run was lost."""

@@ -48,14 +48,6 @@ def has_failure_hooks(broker: Broker, message: Any) -> bool:
     )
 
 
-def encode_result(result: Any) -> bytes:
-    """Return the result as a replay of the hooks needs it. One that cannot be encoded cannot be passed on either."""
-    try:
-        return get_encoder().encode({"result": result})
-    except Exception:
-        return b""
-
-
 def decode_result(encoded: bytes) -> Any:
     return get_encoder().decode(encoded)["result"] if encoded else None
 

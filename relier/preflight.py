@@ -215,7 +215,6 @@ WITHOUT_EFFECT = frozenset(
     {
         "idempotency_default_ttl",
         "idempotency_inflight_ttl",
-        "max_result_bytes",
         "max_payload_bytes",
         "admission_limit",
         "admission_window",
