@@ -144,7 +144,9 @@ class Judge(RuleBasedStateMachine):
     def _two_suspects(self) -> list[str]:
         found = []
         for process in self.world.processes:
-            records = [self.seen.records.get(run.task) for run in process.runs if run.phase in ("running", "close?")]
+            # By task: a run of its former identity may still be there, beside the one that the task has now.
+            tasks = {run.task for run in process.runs if run.phase in ("running", "close?")}
+            records = [self.seen.records.get(task) for task in tasks]
             if sum(r is not None and r.suspect and r.owner == process.identity and r.state == "r" for r in records) > 1:
                 found.append(f"{process.identity} runs two suspects")
         return found
