@@ -18,14 +18,14 @@ from dramatiq import Broker, Worker
 from dramatiq.middleware import Middleware
 
 from relier.brokers import default_broker
-from relier.ending import end_at_second_signal
+from relier.drain import Drain
+from relier.ending import end_by_signals
 from relier.errors import RelierError
 from relier.fleet_checks import broker_check, record_format
 from relier.installation import install, installation_of, is_installed
 from relier.logging import configure_logging
 from relier.orphan import follow_parent
 from relier.preflight import check_redis
-from relier.process import WorkerProcess
 from relier.queues import RECOVERY_QUEUE
 from relier.settings import Settings, get_settings
 
@@ -84,8 +84,8 @@ class Refusals(Middleware):
 def boot_worker() -> Broker:
     """Prepare a process of `dramatiq relier.workers`, or end it with one line."""
     if multiprocessing.parent_process() is not None:
-        end_at_second_signal()
-        follow_parent(_process)
+        end_by_signals(_drain)
+        follow_parent()
     try:
         settings = get_settings()
         configure_logging(settings)
@@ -101,9 +101,9 @@ def boot_worker() -> Broker:
     return broker
 
 
-def _process() -> WorkerProcess | None:
+def _drain() -> Drain | None:
     broker = dramatiq.broker.global_broker
-    return installation_of(broker).process if broker is not None and is_installed(broker) else None
+    return installation_of(broker).drain if broker is not None and is_installed(broker) else None
 
 
 def use_default_broker(settings: Settings) -> None:

@@ -1,23 +1,24 @@
-"""How our processes end: with the process that started them, and at once at a second signal."""
+"""How our processes end: in order within a bound, with the process that started them, at once at a second signal."""
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
+import logging
 import os
+import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from relier.errors import RelierError
 from relier.logging import get_logger
-from relier.settings import get_settings
 
 if TYPE_CHECKING:
-    from relier.process import WorkerProcess
+    from relier.drain import Drain
 
 log = get_logger(__name__)
 
@@ -26,12 +27,19 @@ _PR_SET_PDEATHSIG = 1
 #: A signal that comes this soon (s) after the first one is the same wish: systemd signals parent and child, and the
 #: parent passes its own on.
 SAME_WISH = 1.0
-#: Dramatiq's exit code of a worker that was ended by a second signal.
+#: Dramatiq's exit code of a worker that was ended by a second signal; also of one that could not end in order.
 KILLED = 1
-#: How long (s) a worker may take to hand over what it runs; after that it ends like a killed one.
-HAND_OVER_TIME = 5.0
+#: Exit code of a worker that is not to be started again: `rl worker drain` under `rl worker start`.
+DRAINED = 79
+#: A worker has ended this long (s) after `RELIER_GRACEFUL_SHUTDOWN_TIMEOUT`: Dramatiq's main process and the
+#: supervisor then have the rest of two seconds.
+END_WITHIN = 1.5
+#: A worker in which no Python code runs any more is ended by a thread without Python this much (s) later.
+LAST_RESORT = 0.3
 #: How often (s) a worker that ends looks whether it is stuck.
-LOOK = 0.5
+LOOK = 0.02
+#: How long (s) the main process gets to read the last log lines.
+FAREWELL = 0.05
 
 
 def _find_prctl() -> Callable[..., int] | None:
@@ -48,8 +56,11 @@ _prctl = _find_prctl()
 
 #: When (monotonic) this worker was first asked to end.
 _asked: list[float] = []
+#: Wakes the thread that ends this worker; it may be put to in a signal handler.
+_wishes: queue.SimpleQueue[None] = queue.SimpleQueue()
 #: Our signal handlers, by signal.
 _handlers: dict[int, Callable[[int, FrameType | None], None]] = {}
+_begun = threading.Lock()
 
 
 def end_with_parent(parent: int) -> None:
@@ -64,15 +75,22 @@ def end_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
 def is_ending() -> bool:
-    """Whether this worker was asked to end."""
+    """Whether this worker was asked to end by a signal."""
     return bool(_asked)
 
 
-def end_at_second_signal() -> None:
-    """Let a second SIGTERM or SIGHUP end this worker at once: Dramatiq's own way waits for ever for other threads.
+def end_by_signals(drain: Callable[[], Drain | None]) -> None:
+    """Let SIGTERM and SIGHUP end this worker in order, at once and within a bound; a second one ends it there and then.
 
-    What it ran is put back like a dead worker's.
+    Dramatiq's own way begins up to a second later and waits ten minutes for its threads; after a second signal, for
+    ever. What ran at a second signal is put back like a dead worker's.
+
+    Parameters:
+      drain: returns the worker's, or None while it boots.
     """
 
     def wrapped(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
@@ -80,12 +98,18 @@ def end_at_second_signal() -> None:
             if not _asked:
                 _asked.append(time.monotonic())
                 handler(number, frame)
+                _wishes.put(None)
             elif time.monotonic() - _asked[0] > SAME_WISH:
                 log.warning("A second signal: ending at once.", signal=signal.Signals(number).name)
                 os._exit(KILLED)
 
         return handle
 
+    def wait() -> None:
+        _wishes.get()
+        end_in_order(drain())
+
+    threading.Thread(target=wait, name="relier-ending", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGHUP):
         handler = signal.getsignal(number)
         if callable(handler):
@@ -116,32 +140,48 @@ def _in_forked_child() -> None:
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_forked_child)
 
 
-def end_in_order(process: Callable[[], WorkerProcess | None], meanwhile: Callable[[], None] = lambda: None) -> None:
-    """End this process like after SIGTERM; what still runs after `RELIER_GRACEFUL_SHUTDOWN_TIMEOUT` is handed over.
+# -- the end ----------------------------------------------------------------------------------------------------------
 
-    Blocks; to be called on a thread of its own.
+
+def end_in_order(drain: Drain | None) -> None:
+    """Drain this worker and end its process, at most `END_WITHIN` seconds after its time is up. Blocks.
+
+    Dramatiq's main thread ends the process first where nothing holds it up. A second caller returns at once.
 
     Parameters:
-      process: returns the worker process, or None while it boots.
-      meanwhile: called again and again during the wait.
+      drain: the worker's, or None when it has not joined the fleet, and so has nothing to hand over.
     """
-    if not is_ending():  # A second signal would end it at once.
-        os.kill(os.getpid(), signal.SIGTERM)
-    deadline = time.monotonic() + _patience()
-    while (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(LOOK, left))
-        meanwhile()
-    running = process()
-    if running is not None:
-        log.warning("Time is up: handing over what still runs.", tasks=len(running.runs))
-        leaving = threading.Thread(target=running.abandon, name="relier-hand-over", daemon=True)
-        leaving.start()
-        leaving.join(HAND_OVER_TIME)
-    os._exit(KILLED)
+    if drain is None:
+        log.info("This worker ends before it took any task.")
+        _exit(0)
+    if not _begun.acquire(blocking=False):
+        return
+    latest = max(drain.begin(), time.monotonic()) + END_WITHIN
+    drain.end()
+    _end_without_python(latest + LAST_RESORT)
+    drain.over.wait(latest - time.monotonic())
+    if not (drain.over.is_set() and drain.clean):
+        tasks = len(drain.process.runs)
+        log.error("Not everything could be handed over: it runs again once this worker is found dead.", tasks=tasks)
+        _exit(KILLED)
+    while not drain.is_stuck and time.monotonic() < latest:
+        time.sleep(LOOK)
+    log.info("Everything is handed over; ending without the threads that are still busy.")
+    _exit(drain.exit_code)
 
 
-def _patience() -> float:
+def _end_without_python(at: float) -> None:
+    """End this process at that time (monotonic) even when a task then holds the interpreter; it says which."""
     try:
-        return get_settings().graceful_shutdown_timeout
-    except RelierError:  # Its boot ends for this reason.
-        return 0.0
+        faulthandler.dump_traceback_later(max(0.1, at - time.monotonic()), exit=True, file=2)
+    except (RuntimeError, ValueError, OSError):  # There is no stderr.
+        log.debug("A task that holds the interpreter will hold up the end.")
+
+
+def _exit(code: int) -> NoReturn:
+    """End this process now; what it logged is passed on first."""
+    flushing = threading.Thread(target=logging.shutdown, daemon=True)
+    flushing.start()
+    flushing.join(FAREWELL)
+    time.sleep(FAREWELL)
+    os._exit(code)

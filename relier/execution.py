@@ -148,7 +148,13 @@ class Execution:
         return self._skip(claim.verdict)
 
     def _drop_if_not_ours(self) -> None:
-        """Drop a copy whose delivery is void (R5): it goes back to the queue, or went back long ago."""
+        """Drop a copy whose delivery is void (R5): it goes back to the queue, or went back long ago.
+
+        One that a draining worker has not started goes back as well.
+        """
+        if self.process.state:
+            give_back(self.message)
+            self._skip("this worker is being drained")
         may_start = getattr(self.message, "may_start", None)
         if may_start is not None and not may_start():
             self._skip("void")

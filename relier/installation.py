@@ -12,6 +12,7 @@ from dramatiq.middleware import Middleware
 from dramatiq.results import Results
 
 from relier.brokers.adapters import adapter_of
+from relier.drain import Drain
 from relier.middleware import Callbacks, GroupCallbacks, Heartbeat, Lifecycle, Pipelines, RecoveryPool, TimeLimit
 from relier.process import WorkerProcess
 from relier.settings import Settings, get_settings
@@ -25,6 +26,8 @@ class Installation:
         self.settings = settings
         self.role = "worker"
         self.process: WorkerProcess | None = None
+        #: How that process goes out of service.
+        self.drain: Drain | None = None
 
     @cached_property
     def store(self) -> Store:

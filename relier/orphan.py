@@ -9,17 +9,16 @@ import multiprocessing.synchronize
 import os
 import re
 import select
+import signal
 import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
-from relier.ending import KILLED, end_in_order
+from relier.ending import KILLED, is_ending
 from relier.endurance import endless
 from relier.logging import get_logger
-from relier.process import WorkerProcess
 
 log = get_logger(__name__)
 
@@ -30,12 +29,8 @@ LOOK_FOR_PARENT = 0.5
 _LENGTH = re.compile(rb"\x00[\x00-\xff]{3}")
 
 
-def follow_parent(process: Callable[[], WorkerProcess | None]) -> None:
-    """End this worker in order when its parent is gone: what runs may finish within `RELIER_GRACEFUL_SHUTDOWN_TIMEOUT`.
-
-    Parameters:
-      process: returns the worker process, or None while it boots.
-    """
+def follow_parent() -> None:
+    """End this worker like after SIGTERM when its parent is gone."""
     parent, pipe = os.getppid(), _log_pipe()
 
     def follow() -> None:
@@ -44,7 +39,11 @@ def follow_parent(process: Callable[[], WorkerProcess | None]) -> None:
         if pipe is not None:
             threading.Thread(target=relay_logs, args=(pipe,), name="relier-orphan-logs", daemon=True).start()
         log.warning("The main process is gone: this worker ends as well.")
-        end_in_order(process, meanwhile=_end_if_stuck_in_boot)
+        if not is_ending():  # A second signal would end it at once.
+            os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            _end_if_stuck_in_boot()
+            time.sleep(LOOK_FOR_PARENT)
 
     threading.Thread(target=endless(follow, threading.Event()), name="relier-parent", daemon=True).start()
 

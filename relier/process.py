@@ -22,6 +22,7 @@ from relier.brokers.place import Place
 from relier.control import ControlChannel
 from relier.endurance import endless
 from relier.errors import RunUnknownError, StoreUnavailableError
+from relier.hosting import find_hosting
 from relier.knowledge import actors_of, digest
 from relier.pulse import Pulse
 from relier.quarters import Quarters
@@ -71,11 +72,17 @@ class WorkerProcess:
         self.role = role
         #: The process that acts for this worker; a forked child must not.
         self.pid = os.getpid()
+        #: What becomes of the others when this process ends.
+        self.hosting = find_hosting(role)
         self.identity = new_identity()
         self.runs = LocalRuns()
         self.quarters = Quarters()
         self.control = ControlChannel(store, lambda: self.identity, self._handle)
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {"cancel": self._cancel}
+        #: '', draining, or drained: no task is started any more.
+        self.state = ""
+        self._leaving = threading.Lock()
+        self._left: bool | None = None
         self._queues: tuple[str, ...] = ()
         #: What it has told of its actors.
         self._actors: tuple[str, ...] = ()
@@ -113,9 +120,19 @@ class WorkerProcess:
             self.pulse.tend(self.identity)  # Now: the first task may hold the interpreter before the first beat.
         self._beats.start()
 
-    def stop(self) -> None:
-        """Leave the fleet in order; what could not be closed is handed over by the next sweep."""
+    def stop(self) -> bool:
+        """Leave the fleet in order, once; what could not be closed is handed over by the next sweep.
+
+        False: the store is away, and this worker will be declared dead.
+        """
+        with self._leaving:
+            if self._left is None:
+                self._left = self._leave()
+            return self._left
+
+    def _leave(self) -> bool:
         self._stopped.set()
+        left = True
         if self._beats.is_alive():
             self._beats.join(timeout=5)
         try:
@@ -123,20 +140,19 @@ class WorkerProcess:
             self.store.fleet.leave(self.identity)
         except UNAVAILABLE:
             logger.warning("Left without a word: the store is away. This worker will be declared dead.")
+            left = False
         if self.pulse is not None:
             self.pulse.stop()
         self.control.stop()
-
-    def abandon(self) -> None:
-        """Give everything that runs to other workers and leave. The process must end right after it."""
-        for run in self.runs.running():
-            self.hand_over(run, "shutdown")
-        self.store.fleet.leave(self.identity)
+        return left
 
     def told(self) -> dict[str, Any]:
         """What this worker tells about itself at registration."""
         return {
             "role": self.role,
+            "state": self.state,
+            "hosting": self.hosting,
+            "grace": self.settings.graceful_shutdown_timeout,
             "host": socket.gethostname(),
             "pid": self.pid,
             "queues": list(self._queues),
@@ -276,7 +292,8 @@ class WorkerProcess:
         self._heard = time.monotonic()
         if self._withdrawn:
             self._withdrawn = False
-            self.adapter.resume()
+            if not self.state:
+                self.adapter.resume()
 
     def _out_of_touch(self) -> None:
         """Leave what was not started to others, when they may long have declared this worker dead."""

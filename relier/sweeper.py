@@ -208,9 +208,13 @@ class SweeperThread(threading.Thread):
     def run(self) -> None:
         endless(lambda: sweep_until(self._sweeper, self._interval, self._stopped), self._stopped)()
 
+    def let_go(self) -> None:
+        """End after the current sweep, and give the leases back; returns at once."""
+        self._stopped.set()
+
     def stop(self) -> None:
         """End after the current sweep, and give the leases back."""
-        self._stopped.set()
+        self.let_go()
         self.join(timeout=5)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from queue import PriorityQueue
+from queue import Empty, PriorityQueue
 from typing import Any
 
 from relier.queues import is_lane
 
 #: More nanoseconds than any machine runs: puts one class of items before another and keeps the order within.
 AGES = 1 << 63
+#: How long (s) a thread waits for work where none will come: it then looks whether it is to end.
+CLOSED_WAIT = 0.05
 
 
 class RecoveryFirst(PriorityQueue[Any]):
@@ -19,7 +23,34 @@ class RecoveryFirst(PriorityQueue[Any]):
     own queue it would stand behind whatever the busy survivor of a crash prefetched: as many tasks as it runs.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._elsewhere: Callable[[Any], None] | None = None
+
     def _put(self, item: Any) -> None:
         if is_lane(item.message.queue_name):
             item = replace(item, _queued_time=item._queued_time - AGES)
         super()._put(item)
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        if self._elsewhere is not None:
+            self._empty(self._elsewhere)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        closed = self._elsewhere is not None and timeout is not None
+        return super().get(block, min(timeout, CLOSED_WAIT) if closed and timeout is not None else timeout)
+
+    def turn_away(self, elsewhere: Callable[[Any], None]) -> None:
+        """Give every message that waits here, and every one that comes from now on, to `elsewhere`: the last first."""
+        self._elsewhere = elsewhere
+        self._empty(elsewhere)
+
+    def _empty(self, elsewhere: Callable[[Any], None]) -> None:
+        items = []
+        with suppress(Empty):
+            while True:
+                items.append(self.get_nowait())
+        for item in reversed(items):
+            elsewhere(item.message)
+            self.task_done()

@@ -87,6 +87,9 @@ class OwnAdapter(Adapter):
         self.broker.withdraw()
         return True
 
+    def stop_taking(self) -> bool:
+        return self.withdraw()
+
     def resume(self) -> None:
         self.broker.resume()
 

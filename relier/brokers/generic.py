@@ -52,6 +52,8 @@ class Adapter:
 
     def __init__(self, broker: Broker) -> None:
         self.broker: Any = broker
+        #: Whether consumers take nothing: see `stop_taking`.
+        self.idle = False
         self._published: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     # -- installing ---------------------------------------------------------------------------------------------
@@ -163,8 +165,14 @@ class Adapter:
         """Return what was not started, and take nothing until `resume`. False: this broker cannot."""
         return False
 
+    def stop_taking(self) -> bool:
+        """Take nothing until `resume`; what was taken may still be acknowledged. False: this broker cannot."""
+        self.idle = True
+        return True
+
     def resume(self) -> None:
-        """Consume again after `withdraw`."""
+        """Consume again after `withdraw` or `stop_taking`."""
+        self.idle = False
 
     # -- what is known ------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from relier.installation import Installation
 
 logger = logging.getLogger(__name__)
+
+#: How long (s) a consumer that is to take nothing waits before it looks around.
+REST = 0.1
 
 
 class GuardedConsumer(Consumer):
@@ -51,6 +55,9 @@ class GuardedConsumer(Consumer):
         return getattr(self.inner, name)
 
     def __next__(self) -> MessageProxy | None:
+        if self.adapter.idle:
+            self.rest()
+            return None
         try:
             message = next(self._messages)
         except DecodeError as error:
@@ -60,6 +67,10 @@ class GuardedConsumer(Consumer):
             message.__dict__["give_back"] = False
             message.__dict__["options_delivered"] = dict(message.options)
         return message
+
+    def rest(self) -> None:
+        """Take nothing for a moment."""
+        time.sleep(REST)
 
     def ack(self, message: MessageProxy) -> None:
         if message.__dict__.get("give_back"):

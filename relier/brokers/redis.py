@@ -213,7 +213,7 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
             message.removed(False)
 
     def withdraw(self) -> None:
-        """Take nothing until `resume`. What was fetched comes back when this worker is declared dead."""
+        """Take nothing until `resume`, and return what no worker thread has."""
         self.idle = True
 
     def resume(self) -> None:

@@ -98,8 +98,8 @@ class RedisConsumer(Consumer):
             if self._dropped:
                 self._dropped = False
                 self.broker.reclaim(self.queue_name, self._origin.broker_id)
-            if self.broker.idle and not self._fetched:
-                self._wait(LONGEST_PAUSE)
+            if self.broker.idle:
+                self._rest()
                 return None
             if not self._fetched:
                 self._refill()
@@ -111,6 +111,15 @@ class RedisConsumer(Consumer):
             self._origin = Origin(server=self._origin.server)
             self._wait(LONGEST_PAUSE)
             return None
+
+    def _rest(self) -> None:
+        """Return what was fetched and not handed to a worker thread; acknowledge what ends meanwhile."""
+        ids = [redis_id for redis_id, _ in self._fetched]
+        if ids:
+            self.broker.requeue(self.queue_name, self._origin.broker_id, ids)
+            self._fetched.clear()
+        self._exchange(0)
+        self._wait(LONGEST_PAUSE)
 
     def _is_attached(self) -> bool:
         now = self._origin

@@ -13,9 +13,10 @@ import redis
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.common import dq_name, xq_name
+from dramatiq.errors import ConnectionClosed
 
 from relier.brokers.generic import BACKLOG, CUT_OFF, LATE_COPIES, SPREAD, Adapter, Weakness
-from relier.brokers.guard import GuardedConsumer
+from relier.brokers.guard import REST, GuardedConsumer
 from relier.brokers.place import Place, address, cluster_of, mark_redis, rabbitmq_place, redis_place
 
 if TYPE_CHECKING:
@@ -230,6 +231,15 @@ class _BoundConsumer(GuardedConsumer):
             message.__dict__["delivered_by"] = self
             message.__dict__["may_start"] = partial(self._holds, message)
         return message
+
+    def rest(self) -> None:
+        """Return what arrived, and let acknowledgements through: they need this thread."""
+        inner: Any = self.inner
+        try:
+            inner.channel.cancel()
+            inner.connection.process_data_events(time_limit=REST)
+        except Exception as error:
+            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
     def ack(self, message: MessageProxy) -> None:
         if self._holds(message):

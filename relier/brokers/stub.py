@@ -63,6 +63,10 @@ class StubAdapter(Adapter):
     def guarded(self, consumer: Consumer, queue_name: str, installation: Installation) -> Consumer:
         return _StubConsumer(consumer, queue_name, self, installation)
 
+    def stop_taking(self) -> bool:
+        """What is left belongs to the test, not to another worker."""
+        return False
+
     def depth(self, queue: str) -> int | None:
         names = (queue, dq_name(queue))
         return sum(int(self.broker.queues[name].qsize()) for name in names if name in self.broker.queues)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,12 @@ from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError
 
 from relier.brokers.adapters import adapter_of
-from relier.ending import end_in_order
+from relier.drain import Drain
+from relier.ending import KILLED, end_in_order
 from relier.endurance import lost_threads
 from relier.errors import RelierStartupError
+from relier.hosting import Hosting
+from relier.orders import obey
 from relier.process import WorkerProcess
 from relier.sweeper import SweeperThread
 from relier.work_queue import RecoveryFirst
@@ -55,6 +57,7 @@ class Heartbeat(Middleware):
         settings = self.installation.settings
         adapter = adapter_of(broker)
         adapter.begin_work()
+        adapter.resume()  # An earlier worker of this process may have been drained.
         if adapter.delays_in_store:  # So this lane carries orphans: share them.
             worker.delay_prefetch = worker.queue_prefetch
         worker.work_queue = RecoveryFirst()
@@ -62,7 +65,9 @@ class Heartbeat(Middleware):
         consumed = worker.consumer_whitelist or {q_name(queue) for queue in broker.get_declared_queues()}
         self._takes_all = not worker.consumer_whitelist
         self._stopping = False
-        process.chores.append(lambda: self._end_if_crippled(worker))
+        drain = self.installation.drain = Drain(process, worker, self._let_go)
+        process.chores.append(lambda: self._end_if_crippled(worker, drain))
+        obey(process, drain)
         process.start(tuple(sorted(consumed)), worker.worker_threads)
         process.quarters.begin_boot()
         self.installation.process = process
@@ -78,21 +83,38 @@ class Heartbeat(Middleware):
         if self.installation.process is not None:
             self.installation.process.quarters.end_boot()
 
-    def _end_if_crippled(self, worker: Worker) -> None:
+    def _end_if_crippled(self, worker: Worker, drain: Drain) -> None:
         """End a worker that lost one of its threads: another one takes over what that held."""
         if not self._stopping and (lost := lost_threads(worker)) and not self._stopping:
             self._stopping = True
             logger.error("A thread of this worker ended; the worker ends as well.", extra={"threads": lost})
-            if multiprocessing.parent_process() is not None:  # Else it is a worker in somebody's own process.
-                process = self.installation.process
-                ending = threading.Thread(target=end_in_order, args=(lambda: process,), daemon=True)
-                ending.start()
+            drain.exit_code = KILLED
+            self._end(drain)
+
+    def _end(self, drain: Drain) -> None:
+        """Let the drain bring this process to its end, unless that is somebody else's: then it only drains."""
+        if drain.process.hosting is Hosting.EMBEDDED or drain.process.role != "worker":
+            drain.begin()
+            drain.end()
+        else:
+            threading.Thread(target=end_in_order, args=(drain,), name="relier-ending", daemon=True).start()
+
+    def _let_go(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.let_go()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self._stopping = True
+        if self.installation.drain is not None:
+            self._end(self.installation.drain)
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        """Leave. Under Dramatiq's command line the process then ends with what the drain says as its code."""
         if self._sweeper is not None:
             self._sweeper.stop()
-        if self.installation.process is not None:
-            self.installation.process.stop()
+        process, drain = self.installation.process, self.installation.drain
+        if process is None or drain is None:
+            return
+        code = drain.exit_code if process.stop() else KILLED
+        if code and process.hosting is not Hosting.EMBEDDED and process.role == "worker":
+            raise SystemExit(code)
