@@ -73,7 +73,7 @@ def run_child(kind: str, tasks: int) -> dict[str, float]:
 
 
 def spawn(kind: str, prefetch: str | None, tasks: int, url: str) -> dict[str, float]:
-    env = {**os.environ, "RELIER_REDIS_URL": url, "RELIER_LOG_LEVEL": "error"}
+    env = {**os.environ, "RELIER_REDIS_URL": url, "RELIER_LOG_LEVEL": "error", "RELIER_ADMISSION_LIMIT": str(10**9)}
     env.pop("dramatiq_queue_prefetch", None)
     if prefetch:
         env["dramatiq_queue_prefetch"] = prefetch

@@ -10,6 +10,7 @@ from dramatiq import Broker, Message
 from dramatiq.common import q_name
 
 from relier import failpoints
+from relier.admission import admission_of
 from relier.envelope import Stamp, keeping_stamps, stamp_follow_up, stamp_of
 from relier.runs import Run
 from relier.sending import payload_version, sending_of
@@ -33,6 +34,8 @@ def enqueue_follow_up(
 ) -> None:
     """Enqueue a follow-up; when the broker refuses, the store takes it and publishes it later. `delay` is in ms."""
     stamped = stamp_follow_up(message, parent, payload_version(broker, message.actor_name))
+    if (admission := admission_of(broker)) is not None:
+        admission.note(stamped)
     try:
         failpoints.hit("before-follow-up")
         with keeping_stamps():

@@ -13,7 +13,16 @@ from dramatiq.results import Results
 
 from relier.brokers.adapters import adapter_of
 from relier.drain import Drain
-from relier.middleware import Callbacks, GroupCallbacks, Heartbeat, Lifecycle, Pipelines, RecoveryPool, TimeLimit
+from relier.middleware import (
+    Admission,
+    Callbacks,
+    GroupCallbacks,
+    Heartbeat,
+    Lifecycle,
+    Pipelines,
+    RecoveryPool,
+    TimeLimit,
+)
 from relier.process import WorkerProcess
 from relier.settings import Settings, get_settings
 from relier.store import Store, get_store
@@ -67,7 +76,7 @@ def default_store() -> Store:
 
 
 #: The order of middlewares; those that are not named here come between Relier's and AgeLimit, as they were.
-_FIRST: tuple[type[Middleware], ...] = (RecoveryPool, Heartbeat, Lifecycle)
+_FIRST: tuple[type[Middleware], ...] = (RecoveryPool, Heartbeat, Lifecycle, Admission)
 _LAST: tuple[type[Middleware], ...] = (
     stock.AgeLimit,
     stock.TimeLimit,
@@ -93,6 +102,7 @@ def _replace_middleware(broker: Broker, installation: Installation) -> None:
 def _ours(broker: Broker, installation: Installation) -> list[Middleware]:
     by_type = {type(m): m for m in broker.middleware}
     ours: list[Middleware] = [RecoveryPool(), Heartbeat(installation), Lifecycle(installation)]
+    ours.append(Admission(broker, installation))
     ours += [Callbacks(installation), Pipelines(installation)]
     groups = cast("stock.GroupCallbacks | None", by_type.get(stock.GroupCallbacks))
     ours.append(GroupCallbacks(installation, **({"barrier_ttl": groups.barrier_ttl} if groups else {})))

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from relier.admission_limits import check_options
 from relier.settings import Settings
 
 __all__ = ["INTERNAL_QUEUES", "QUEUE_PRIORITIES", "RELIER_OPTIONS", "check_names", "check_queue", "check_values"]
@@ -17,7 +18,18 @@ INTERNAL_QUEUES = ("re-queue", "relier.resurrector")
 INTERNAL_SUFFIXES = (".DQ", ".XQ")
 
 #: Options that Relier adds to Dramatiq's.
-RELIER_OPTIONS = frozenset({"max_resurrections", "on_crash", "transient", "deterministic", "schema_version"})
+RELIER_OPTIONS = frozenset(
+    {
+        "max_resurrections",
+        "on_crash",
+        "transient",
+        "deterministic",
+        "schema_version",
+        "admission_limit",
+        "admission_window",
+        "admission_key",
+    }
+)
 #: Dramatiq's, honoured by Relier's own retries.
 RETRY_OPTIONS = frozenset({"max_retries", "min_backoff", "max_backoff", "throws", "retry_when"})
 #: Parameters of the decorator itself.
@@ -79,6 +91,7 @@ def check_values(actor_name: str, options: Mapping[str, Any], settings: Settings
         raise ValueError(f"Actor {actor_name!r}: min_backoff must not exceed max_backoff (both milliseconds).")
     if checked.get("on_crash", "retry") not in ("retry", "dead"):
         raise ValueError(f"Actor {actor_name!r}: on_crash is 'retry' or 'dead', not {checked['on_crash']!r}.")
+    check_options(actor_name, checked)
     for name in ("transient", "deterministic"):
         if name in checked:
             checked[name] = _exceptions(actor_name, name, checked[name])

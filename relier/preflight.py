@@ -216,8 +216,6 @@ WITHOUT_EFFECT = frozenset(
         "idempotency_default_ttl",
         "idempotency_inflight_ttl",
         "max_payload_bytes",
-        "admission_limit",
-        "admission_window",
         "checkpoint_max_inline_bytes",
         "checkpoint_backend",
         "checkpoint_dir",

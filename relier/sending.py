@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from dramatiq import Broker, Message
 from dramatiq.common import q_name
 from dramatiq.worker import ConsumerThread
 
+from relier.admission import admission_of
 from relier.envelope import Stamp, is_stamped, keeps_stamps, stamp_again, stamp_first_hand
 from relier.settings import Settings
 from relier.store import Sending
 
 
 def prepared(broker: Broker, message: Message[Any]) -> Message[Any]:
-    """Return a message as it is to be enqueued: with a stamp.
+    """Return a message as it is to be enqueued: admitted and with a stamp.
 
     One that has a stamp keeps it when Relier enqueues it, or Dramatiq because its delay is over. Anybody else means a
     task of its own: a middleware that puts its message off and skips it, code that sends what a callback was given.
+
+    Raises `AdmissionRejectedError`.
     """
-    if not is_stamped(message):
-        return stamp_first_hand(message, payload_version(broker, message.actor_name))
-    if keeps_stamps() or isinstance(threading.current_thread(), ConsumerThread):
+    if not is_first_hand(message):
         return message
-    return stamp_again(message)
+    if (admission := admission_of(broker)) is not None:
+        admission.admit(message)
+    return _stamped(broker, message)
+
+
+def prepared_together(broker: Broker, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+    """Return messages as they are to be enqueued: all are admitted, or none is. Raises as `prepared` does."""
+    messages = list(messages)
+    if (admission := admission_of(broker)) is not None:
+        admission.admit_all(message for message in messages if is_first_hand(message))
+    return [_stamped(broker, message) if is_first_hand(message) else message for message in messages]
+
+
+def is_first_hand(message: Message[Any]) -> bool:
+    """Whether who enqueues this message means a task of its own."""
+    if not is_stamped(message):
+        return True
+    return not (keeps_stamps() or isinstance(threading.current_thread(), ConsumerThread))
+
+
+def _stamped(broker: Broker, message: Message[Any]) -> Message[Any]:
+    if is_stamped(message):
+        return stamp_again(message)
+    return stamp_first_hand(message, payload_version(broker, message.actor_name))
 
 
 def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -> Sending:

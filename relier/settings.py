@@ -144,7 +144,7 @@ class Settings(BaseSettings):
         30, 0, _DAY, "Wait for running tasks before they are handed over; so far of a worker without a main process."
     )
 
-    admission_limit: int = _whole(5000, 1, 10**12, "Tasks admitted in one window.")
+    admission_limit: int = _whole(5000, 1, 10**12, "Tasks admitted in any interval as long as the window.")
     admission_window: float = _seconds(10, 0.1, 3600, "Length of the admission window.")
 
     checkpoint_max_inline_bytes: int = _whole(262_144, 0, 512 * 2**20, "Largest inline checkpoint.", "bytes")

@@ -19,7 +19,7 @@ from relier.brokers.place import Place
 from relier.envelope import keeping_stamps, stamp_of
 from relier.preflight import Finding
 from relier.queues import lane_of
-from relier.sending import prepared
+from relier.sending import prepared, prepared_together
 from relier.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ class Adapter:
 
     def enqueue_many(self, messages: Sequence[Message[Any]]) -> list[Message[Any]]:
         """Enqueue messages of a producer; returns them as they were enqueued."""
-        return [self.broker.enqueue(message, delay=message.options.get("delay")) for message in messages]
+        ready = prepared_together(self.broker, messages)
+        with keeping_stamps():
+            return [self.broker.enqueue(message, delay=message.options.get("delay")) for message in ready]
 
     def publish(self, messages: Iterable[Message[Any]]) -> None:
         """Publish copies that the store keeps.

@@ -21,7 +21,7 @@ from relier.envelope import stamp_of
 from relier.hooks import encode_failure
 from relier.preflight import Finding
 from relier.queues import is_internal
-from relier.sending import prepared, sending_of
+from relier.sending import prepared, prepared_together, sending_of
 from relier.settings import Settings
 from relier.store import Sending, Store, get_store, shard_of
 
@@ -123,7 +123,7 @@ class OwnBroker(Broker, ABC):
         Raises what the broker raises when it is away, or redis-py's errors for a delay when the store is away: nothing
         was accepted then.
         """
-        message = self._first_hand(message)
+        message = prepared(self, message)
         if delay is None or delay <= 0:
             return self._send(message)
         self.emit_before("enqueue", message, delay)
@@ -132,8 +132,8 @@ class OwnBroker(Broker, ABC):
         self.emit_after("enqueue", message, delay)
         return message
 
-    def _first_hand(self, message: Message[Any]) -> Message[Any]:
-        return prepared(self, message)
+    def _first_hand(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+        return prepared_together(self, messages)
 
     # -- copies that are not run --------------------------------------------------------------------------------
 

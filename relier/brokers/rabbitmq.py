@@ -192,7 +192,7 @@ class RelierRabbitmqBroker(OwnBroker):
 
     def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Enqueue messages with their confirmations awaited together; all are encoded before the first is sent."""
-        return self._send_many([self._first_hand(m) for m in messages])
+        return self._send_many(self._first_hand(messages))
 
     def publish_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Publish copies that the store keeps, to their queues' delay lanes: every consumer takes those first."""

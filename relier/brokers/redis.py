@@ -116,7 +116,7 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Enqueue messages in one round trip; all are encoded before the first is written."""
-        ready = [self._first_hand(m).copy(options={"redis_message_id": str(uuid4())}) for m in messages]
+        ready = [m.copy(options={"redis_message_id": str(uuid4())}) for m in self._first_hand(messages)]
         return self._publish(ready, "enqueue")
 
     def publish_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:

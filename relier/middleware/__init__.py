@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from relier.middleware.admission import Admission
 from relier.middleware.followups import Callbacks, GroupCallbacks, Pipelines
 from relier.middleware.heartbeat import Heartbeat
 from relier.middleware.lifecycle import Lifecycle
 from relier.middleware.recovery_pool import RecoveryPool
 from relier.middleware.time_limit import TimeLimit
 
-__all__ = ["Callbacks", "GroupCallbacks", "Heartbeat", "Lifecycle", "Pipelines", "RecoveryPool", "TimeLimit"]
+__all__ = [
+    "Admission",
+    "Callbacks",
+    "GroupCallbacks",
+    "Heartbeat",
+    "Lifecycle",
+    "Pipelines",
+    "RecoveryPool",
+    "TimeLimit",
+]

@@ -35,8 +35,9 @@ class Keys:
         return (*self._shards[shard], f"{self._prefixes[shard]}own:{worker.rpartition(':')[2]}")
 
     def of_tasks(self, worker: str) -> list[str]:
-        """Return the keys of every shard that tell of tasks, the own sets of `worker` included."""
-        return [key for shard in range(SHARDS) for key in self.shard(shard, worker)]
+        """Return the keys of every shard that tell of tasks and limits, the own sets of `worker` included."""
+        shards = range(SHARDS)
+        return [key for shard in shards for key in (*self.shard(shard, worker), *self.admission(shard)[:2])]
 
     def lots(self, shard: int) -> str:
         """Return the set of the lots in which a shard's tasks are parked."""
@@ -44,6 +45,11 @@ class Keys:
 
     def lot(self, shard: int, lot: str) -> str:
         return f"{self._prefixes[shard]}lot:{lot}"
+
+    def admission(self, shard: int) -> tuple[str, ...]:
+        """Return the keys of the limits whose names belong to a shard, and of its counters."""
+        prefix = self._prefixes[shard]
+        return f"{prefix}adm", f"{prefix}adm.at", f"{prefix}meta"
 
     def group(self, group_id: str) -> str:
         return f"{self._prefixes[shard_of(group_id)]}grp:{group_id}"

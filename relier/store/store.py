@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import redis
 
 from relier.settings import Settings, get_settings
+from relier.store.admissions import Admissions
 from relier.store.client import connect, revive_embedded
 from relier.store.connection import ScriptRunner
 from relier.store.durability import Custody, Durability
@@ -35,6 +36,7 @@ class Store:
         self.runner = ScriptRunner(client)
         self.tasks = Tasks(self.runner, self.keys, retention)
         self.fleet = Fleet(self.runner, self.keys)
+        self.admissions = Admissions(self.runner, self.keys)
         self.durability = Durability(self.runner)
         self.custody = Custody(self.runner, self.durability)
 

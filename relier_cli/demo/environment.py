@@ -69,6 +69,7 @@ class Surroundings:
             "namespace": f"demo-{secrets.token_hex(6)}",
             "state_dir": str(self.state_dir),
             "log_level": "info",
+            "admission_limit": str(10**9),
         }
         values: dict[str, Any] = dict(self._values)
         self.settings: Settings = DemoSettings(**values)

@@ -26,6 +26,9 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: An admission limit that no test reaches unless it is about that.
+UNLIMITED = 10**9
+
 _RESURRECTOR = [sys.executable, "-c", "from relier_cli.app import main; main()", "run-resurrector"]
 
 _PRODUCER = """
@@ -142,7 +145,7 @@ class Harness:
     def __init__(self, server: RedisServer, folder: Path, **options: Any) -> None:
         self.server = server
         self.folder = folder
-        self.options = {"redis_url": server.url, **options}
+        self.options = {"redis_url": server.url, "admission_limit": UNLIMITED, **options}
         self.settings = Settings(**self.options)
         self.store = Store.from_settings(self.settings)
         self.broker: Any = self.make_broker()

@@ -1,0 +1,295 @@
+"""Admission: how many tasks all producers together may enqueue in a window of time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import redis
+from dramatiq import Broker, Message
+
+from relier.admission_limits import Limits
+from relier.errors import AdmissionRejectedError
+from relier.meter import Meter
+from relier.queues import is_internal
+from relier.settings import Settings
+from relier.store.admissions import Admissions, Limit, Report, parse_lease
+from relier.store.quick_line import QuickLine
+
+logger = logging.getLogger(__name__)
+
+#: Longest time (s) for which a store that hangs delays a push.
+PATIENCE = 0.08
+#: The same where the broker is the same Redis: the message could not be sent either.
+PATIENCE_SHARED = 1.0
+#: The warning of a failed check is logged at most once in so many seconds.
+WARN_EVERY = 30.0
+#: How many meters a process keeps; of more, the idle ones are dropped.
+METERS_KEPT = 10_000
+#: The shortest time (s) after which a refused task is told to come again.
+SOONEST = 0.001
+
+Needs = Sequence[tuple[Meter, int]]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Counts that the store is told with the next request."""
+
+    admitted: int = 0
+    rejected: int = 0
+    failed_open: int = 0
+
+
+class Admission:
+    """Decides for one broker of this process which first-hand tasks may be enqueued.
+
+    Parameters:
+      broker: whose tasks are counted.
+      settings: with the global limit.
+      client: makes a Redis client of the store.
+      shared: whether messages go to the same Redis, asked on first use.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        settings: Settings,
+        client: Callable[[], redis.Redis],
+        admissions: Callable[[], Admissions],
+        shared: Callable[[], bool],
+    ) -> None:
+        self._limits = Limits(broker, settings)
+        self._client = client
+        self._admissions = admissions
+        self._shared = shared
+        self._global = Meter(self._limits.everything)
+        self._begin()
+        _existing.add(self)
+
+    def _begin(self) -> None:
+        """Hold nothing: at the start, and in a forked child, whose parent's permits are not its own."""
+        self._lock = threading.Lock()
+        self._leasing = threading.Lock()
+        self._global = Meter(self._limits.everything)
+        self._meters: dict[Limit, Meter] = {self._limits.everything: self._global}
+        self._pending = _Pending()
+        self._warned = float("-inf")
+
+    @cached_property
+    def _line(self) -> QuickLine:
+        return QuickLine(self._client)
+
+    @cached_property
+    def _patience(self) -> float:
+        return PATIENCE_SHARED if self._shared() else PATIENCE
+
+    # -- what is asked --------------------------------------------------------------------------------------------
+
+    def admit(self, message: Message[Any]) -> None:
+        """Count a first-hand task. Raises `AdmissionRejectedError` when a limit has no permit left.
+
+        Lets it through when the store is away or does not answer in time.
+        """
+        if is_internal(message.queue_name):
+            return
+        own = self._limits.of(message)
+        if not own:
+            meter, now = self._global, time.monotonic()
+            with self._lock:
+                if meter.take(1, now):
+                    return
+        self._enter(Counter((self._limits.everything, *own)), 1)
+
+    def admit_all(self, messages: Iterable[Message[Any]]) -> None:
+        """Count first-hand tasks, all or none. Raises as `admit` does."""
+        counted: Counter[Limit] = Counter()
+        for message in messages:
+            if not is_internal(message.queue_name):
+                counted.update((self._limits.everything, *self._limits.of(message)))
+        if counted:
+            self._enter(counted, counted[self._limits.everything])
+
+    def note(self, message: Message[Any]) -> None:
+        """Count a continuation, which is never rejected: inside a hook it would be lost (R11)."""
+        try:
+            limits = (self._limits.everything, *self._limits.of(message))
+        except ValueError:
+            limits = (self._limits.everything,)
+        self._enter(Counter(limits), 1, always=True)
+
+    # -- how it is answered -------------------------------------------------------------------------------------
+
+    def _enter(self, counted: Counter[Limit], tasks: int, *, always: bool = False) -> None:
+        start = time.monotonic()
+        for limit, count in counted.items():
+            if count > limit.most and not always:
+                raise _never(limit, count)
+        if not self._leasing.acquire(timeout=self._patience):
+            self._fail_open(counted, tasks, redis.TimeoutError("no answer in time"))
+            return
+        try:
+            refused = self._lease([(self._meter(limit), count) for limit, count in counted.items()], start, always)
+        except (redis.RedisError, OSError) as error:
+            self._fail_open(counted, tasks, error)
+            return
+        finally:
+            self._leasing.release()
+        if refused is not None and always:
+            self._pending.admitted += tasks
+        elif refused is not None:
+            self._pending.rejected += tasks
+            raise self._rejection(refused)
+
+    def _lease(self, needs: Needs, start: float, always: bool) -> Meter | None:
+        """Use a permit of each meter, and lease those that are missing; returns a meter that has none.
+
+        With `always`, those are noted as used without a permit; else nothing was used when one is missing.
+        """
+        with self._lock:
+            now = time.monotonic()
+            refused = [(meter, count) for meter, count in needs if meter.refuses(count, now)]
+            if refused and not always:
+                return max((meter for meter, _ in refused), key=lambda meter: meter.opens_at)
+            taken = [(meter, count) for meter, count in needs if meter.take(count, now)]
+            lacking = [need for need in needs if need not in taken and need not in refused]
+            told = [self._told(meter, now) for meter, _ in lacking]
+            wanted = [meter.wanted(count, now) for meter, count in lacking]
+        try:
+            refused += self._ask(lacking, wanted, told, start) if lacking else []
+        except BaseException:
+            with self._lock:
+                for meter, count in taken:
+                    meter.give_back(count)
+            raise
+        with self._lock:
+            for meter, count in refused if always else ():
+                meter.force(count, time.monotonic())
+            for meter, count in (*taken, *lacking) if refused and not always else ():
+                if (meter, count) not in refused:
+                    meter.give_back(count)
+        return max((meter for meter, _ in refused), key=lambda meter: meter.opens_at, default=None)
+
+    def _ask(self, needs: Needs, wanted: list[int], told: list[Report], start: float) -> list[tuple[Meter, int]]:
+        """Lease permits in one round trip and use what is needed of them; returns what was refused."""
+        request = self._admissions().request
+        zipped = list(zip(needs, wanted, told, strict=True))
+        calls = [request(meter.limit, want, count, report) for (meter, count), want, report in zipped]
+        asked_at = time.monotonic()
+        try:
+            replies = self._line.run(calls, start + self._patience)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        except BaseException:
+            with self._lock:
+                for report in told:
+                    self._keep(report)
+            raise
+        refused = []
+        with self._lock:
+            for (meter, count), reply, report in zip(needs, replies, told, strict=True):
+                if not meter.receive(parse_lease(reply), count, asked_at, report):
+                    refused.append((meter, count))
+        return refused
+
+    def _told(self, meter: Meter, now: float) -> Report:
+        if meter is not self._global:
+            return meter.report(now)
+        pending, self._pending = self._pending, _Pending()
+        return meter.report(now, admitted=pending.admitted, rejected=pending.rejected, failed_open=pending.failed_open)
+
+    def _keep(self, report: Report) -> None:
+        """Tell the counters again: the store may not have heard them."""
+        self._pending.admitted += report.admitted
+        self._pending.rejected += report.rejected
+        self._pending.failed_open += report.failed_open
+
+    def _meter(self, limit: Limit) -> Meter:
+        meter = self._meters.get(limit)
+        if meter is None:
+            if len(self._meters) >= METERS_KEPT:
+                self._drop_idle()
+            meter = self._meters[limit] = Meter(limit)
+        return meter
+
+    def _drop_idle(self) -> None:
+        now = time.monotonic()
+        self._meters = {
+            limit: meter
+            for limit, meter in self._meters.items()
+            if meter is self._global or meter.until > now or meter.refused_until > now or meter.forced
+        }
+
+    # -- what is said -------------------------------------------------------------------------------------------
+
+    def _rejection(self, meter: Meter) -> AdmissionRejectedError:
+        limit = meter.limit
+        wait = max(SOONEST, meter.opens_at - time.monotonic())
+        return AdmissionRejectedError(
+            f"Admission rejected: {limit.most} tasks in {limit.window:g} s are the limit{_of(limit)};"
+            f" try again in {wait:.3f} s.",
+            wait,
+        )
+
+    def _fail_open(self, counted: Counter[Limit], tasks: int, error: Exception) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._pending.failed_open += tasks
+            for limit, count in counted.items():
+                self._meter(limit).force(count, now)
+        if now - self._warned < WARN_EVERY:
+            return
+        self._warned = now
+        logger.warning(
+            "Admission control check failed (%s: %s) — failing open, task will proceed. Investigate if this recurs:"
+            " sustained failure means rate limiting is inactive.",
+            type(error).__name__,
+            " ".join(str(error).split()),
+        )
+
+    def close(self) -> None:
+        """Close the connection; a later push opens another."""
+        if "_line" in self.__dict__:
+            self._line.close()
+
+
+def _never(limit: Limit, count: int) -> AdmissionRejectedError:
+    return AdmissionRejectedError(
+        f"Admission rejected: {count} tasks at once can never be admitted, {limit.most} in {limit.window:g} s are the"
+        f" limit{_of(limit)}; push them in smaller batches.",
+        limit.window,
+    )
+
+
+def _of(limit: Limit) -> str:
+    kind, _, rest = limit.scope.partition(":")
+    if kind == "global":
+        return ""
+    if kind == "actor":
+        return f" of actor {rest!r}"
+    return f" of key {rest.partition(':')[2]!r} of actor {rest.partition(':')[0]!r}"
+
+
+def admission_of(broker: Broker) -> Admission | None:
+    """Return the admission of a broker that Relier is installed on."""
+    return broker.__dict__.get("relier_admission")
+
+
+_existing: weakref.WeakSet[Admission] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for admission in list(_existing):
+        admission._begin()
+
+
+os.register_at_fork(after_in_child=_in_child)
