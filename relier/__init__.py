@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from relier.installation import install
     from relier.receipts import TaskReceipt
+    from relier.schema import SchemaRegistry
     from relier.settings import Settings, get_settings
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ __all__ = [
     "ResultTimeout",
     "RunUnknownError",
     "SchemaMigrationError",
+    "SchemaRegistry",
     "Settings",
     "StaleFenceError",
     "StoreError",
@@ -70,6 +72,7 @@ _HOMES = {
     "task_context": "context",
     "install": "installation",
     "TaskReceipt": "receipts",
+    "SchemaRegistry": "schema",
     "Settings": "settings",
     "get_settings": "settings",
 }

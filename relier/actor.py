@@ -166,7 +166,8 @@ def rl_actor(
       transient, deterministic: Exception classes that are worth retrying, or never.
       max_retries, min_backoff, max_backoff, throws, retry_when: Dramatiq's (milliseconds); they win over
         what Relier makes of a failure by itself.
-      schema_version: Version of the payload, from 1.
+      schema_version: Version of the payload that the function takes, from 1. Raise it when its arguments change, and
+        register a migration from the version before (`SchemaRegistry`).
       **options: Every option that a middleware of the broker knows.
 
     Raises `ValueError`, which names the fix, for anything that could not work.

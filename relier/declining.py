@@ -1,4 +1,4 @@
-"""Declining: a worker whose code lacks the actor lets the store find one that has it."""
+"""Declining: a worker whose code lacks the actor, or is older than the payload, leaves the task to another."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq import Broker
 
-from relier.envelope import stamp_of
-from relier.sending import sending_of
+from relier.envelope import stamp_of, version_of
+from relier.sending import payload_version, sending_of
 from relier.settings import Settings
-from relier.store import Store
+from relier.store import Sending, Store
 
 if TYPE_CHECKING:
     from relier.process import WorkerProcess
@@ -21,11 +21,17 @@ logger = logging.getLogger(__name__)
 #: How often (s) one actor is warned of.
 WARNING_INTERVAL = 10.0
 
-_warned: dict[str, float] = {}
+_warned: dict[tuple[str, int], float] = {}
+
+
+def is_newer(broker: Broker, message: Any) -> bool:
+    """Whether a message's payload is newer than this process's code of its actor."""
+    version = version_of(message)
+    return version > 1 and version > payload_version(broker, message.actor_name)
 
 
 def declined(store: Store, broker: Broker, message: Any, settings: Settings) -> bool:
-    """Let the store take a copy whose actor this process lacks; it is published to somebody who has it, or held.
+    """Let the store take a copy that this process cannot run; it is published to somebody who can, or held.
 
     False: the copy is void, since this worker was declared dead. Raises what the store raises.
     """
@@ -36,13 +42,20 @@ def declined(store: Store, broker: Broker, message: Any, settings: Settings) -> 
     taken = store.tasks.decline(worker, sending, stamp.fence)
     if not taken and process is not None:
         process.refence(worker)
-    _warn(message.actor_name, sending.queue, stamp.task_id)
+    _warn(broker, sending)
     return taken
 
 
-def _warn(actor: str, queue: str, task_id: str) -> None:
-    now = time.monotonic()
-    if now - _warned.get(actor, -WARNING_INTERVAL) >= WARNING_INTERVAL:
-        _warned[actor] = now
-        text = "Received unregistered task of type '%s'"
-        logger.warning(text, actor, extra={"task": task_id, "queue": queue})
+def _warn(broker: Broker, sending: Sending) -> None:
+    """Warn of an actor that is missing, or of a version that is, once an interval."""
+    actor, now = broker.actors.get(sending.actor), time.monotonic()
+    about = sending.actor, 0 if actor is None else sending.payload_version
+    if now - _warned.get(about, -WARNING_INTERVAL) < WARNING_INTERVAL:
+        return
+    _warned[about] = now
+    extra: dict[str, Any] = {"task": sending.task_id, "queue": sending.queue}
+    if actor is None:
+        logger.warning("Received unregistered task of type '%s'", sending.actor, extra=extra)
+    else:
+        extra |= {"version": sending.payload_version, "known": payload_version(broker, sending.actor)}
+        logger.warning("Received a task of '%s' that is newer than this worker's code.", sending.actor, extra=extra)

@@ -96,7 +96,16 @@ def stamped(message: Message[Any], stamp: Stamp) -> Message[Any]:
 
 
 def is_stamped(message: Message[Any]) -> bool:
-    return OPTION in message.options
+    """Whether a message is a task already; a follow-up that waits in its parent's options may know its version only."""
+    option = message.options.get(OPTION)
+    return option is not None and not (isinstance(option, dict) and set(option) == {"p"})
+
+
+def version_of(message: Any) -> int:
+    """Return the payload version that a message was stamped with: what says nothing has the first."""
+    option = message.options.get(OPTION)
+    version = option.get("p", 1) if isinstance(option, dict) else 1
+    return version if isinstance(version, int) else 1
 
 
 def stamp_first_hand(message: Message[Any], payload_version: int = 1) -> Message[Any]:

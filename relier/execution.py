@@ -14,6 +14,7 @@ from dramatiq.middleware import Interrupt, Shutdown, SkipMessage
 
 from relier import failpoints
 from relier.brokers.lanes import give_back
+from relier.declining import declined, is_newer
 from relier.endurance import free_memory
 from relier.envelope import stamp_of
 from relier.errors import RunUnknownError
@@ -32,7 +33,8 @@ from relier.process import WorkerProcess
 from relier.results import encoded_result, kept_for
 from relier.runner import CoroutineRun, RunCancelled, coroutine_function
 from relier.runs import Phase, Run, current
-from relier.sending import sending_of
+from relier.schema import Arguments, migrations
+from relier.sending import payload_version, sending_of
 from relier.store import Claim, Failure, Settled, Suspicion, Verdict
 from relier.store.durability import LONG_SINCE
 
@@ -85,7 +87,7 @@ class Execution:
         try:
             if self._interrupt is not None:
                 raise self._interrupt
-            result = self._call(run, args, kwargs)
+            result = self._call(run, *self._migrated(run, args, kwargs))
         except SkipMessage:
             self._discard(run, "skipped")
             raise
@@ -130,6 +132,7 @@ class Execution:
                 if run is None:
                     self._slot_free = self.process.quarters.enter(stamp_of(self.message).suspicion)
                     run = self._new_run()
+                self._leave_to_newer_code(run)
                 claim = self._ask(run)
                 if claim.verdict is not Verdict.FENCED:
                     return self._follow(run, claim), claim
@@ -138,6 +141,17 @@ class Execution:
                 run = None
             except Interrupt as error:  # Ask again with the same nonce: the store may have granted the run.
                 self._interrupt = error
+
+    def _leave_to_newer_code(self, run: Run) -> None:
+        """Give away a task whose payload is newer than this worker's code, before anything of it is counted."""
+        if not is_newer(self.broker, self.message):
+            return
+        process = self.process
+        if process.patiently(lambda: declined(process.store, self.broker, self.message, process.settings)):
+            process.hand_custody(run)
+        else:
+            give_back(self.message)
+        self._skip("newer than this code")
 
     def _follow(self, run: Run, claim: Claim) -> Run:
         if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
@@ -208,6 +222,14 @@ class Execution:
         return decode_result(claim.result)
 
     # -- running ------------------------------------------------------------------------------------------------
+
+    def _migrated(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Return the arguments as this code takes them. Raises `SchemaMigrationError`."""
+        expected = payload_version(self.broker, self.message.actor_name)
+        if run.stamp.payload_version >= expected:
+            return args, kwargs
+        run.arguments = migrations.apply(self.actor.actor_name, args, kwargs, run.stamp.payload_version, expected)
+        return run.arguments
 
     def _call(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         failpoints.hit("running")

@@ -11,6 +11,7 @@ from typing import Any, Self
 from dramatiq.errors import RateLimitExceeded, Retry
 from dramatiq.middleware import Shutdown
 
+from relier.errors import SchemaMigrationError
 from relier.failure_kinds import ExceptionClasses, FailureKind, classify, declared_kind, retry_after
 
 __all__ = ["Backoff", "Decision", "FailureKind", "RetryPolicy", "classify", "decide", "retry_after"]
@@ -127,6 +128,8 @@ def decide(
     from 0 to 1.
     """
     policy = options or RetryPolicy()
+    if isinstance(exc, SchemaMigrationError):  # Before the actor ran, whose options say nothing about it.
+        return Decision(False, 0.0, type(exc).__name__, FailureKind.DETERMINISTIC, exhausted=True)
     kind = classify(exc, transient=policy.transient, deterministic=policy.deterministic)
     if isinstance(exc, policy.throws):
         return Decision(False, 0.0, type(exc).__name__, kind)

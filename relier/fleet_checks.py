@@ -19,7 +19,7 @@ from relier.queues import RECOVERY_QUEUE
 from relier.settings import Settings
 from relier.store import SHARDS, Store
 from relier.store.keys import FORMAT
-from relier.store.survey import UNKNOWN_ACTOR, Survey
+from relier.store.survey import NEWER_VERSION, UNKNOWN_ACTOR, Survey
 
 
 def format_check(store: Store) -> Check:
@@ -135,6 +135,7 @@ def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]
     held = [summary for summary in Survey(store).all() if summary.state == "s" and summary.queue]
     waiting = Counter(summary.queue for summary in held)
     unknown = Counter(summary.actor for summary in held if summary.reason == UNKNOWN_ACTOR)
+    newer = Counter((summary.actor, summary.payload_version) for summary in held if summary.reason == NEWER_VERSION)
     depth = depths(broker, {*settings.public_queues, *declared, *waiting})
     names = {*declared, *waiting, *(queue for queue, messages in depth.items() if messages)}
     lonely = sorted(names - consumed)
@@ -154,12 +155,19 @@ def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]
             f"No worker has the actor {actor!r} ({_number(count, 'task')} held in the store).",
             "Deploy a worker that declares it; after RELIER_UNKNOWN_ACTOR_GRACE its tasks are dead letters.",
         )
+    for (actor, version), count in sorted(newer.items()):
+        yield Finding(
+            "warning",
+            "queues",
+            f"No worker knows version {version} of {actor!r} ({_number(count, 'task')} held in the store).",
+            "Deploy a worker that does; after RELIER_NEWER_VERSION_GRACE its tasks are dead letters.",
+        )
     no_pool = settings.recovery_queue == RECOVERY_QUEUE and RECOVERY_QUEUE not in consumed
     if no_pool:
         message = f"Nobody consumes the recovery queue {RECOVERY_QUEUE!r}: what crashed goes to its own queue."
         fix = f"Start a pool: dramatiq relier.workers <modules> -Q {RECOVERY_QUEUE}; or unset RELIER_RECOVERY_QUEUE."
         yield Finding("warning", "queues", message, fix)
-    if not (lonely or unknown or no_pool):
+    if not (lonely or unknown or newer or no_pool):
         yield Finding("ok", "queues", "Every queue with tasks or known actors has a consumer.")
 
 

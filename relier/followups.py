@@ -11,7 +11,7 @@ from dramatiq.common import q_name
 
 from relier import failpoints
 from relier.admission import admission_of
-from relier.envelope import Stamp, keeping_stamps, stamp_follow_up, stamp_of
+from relier.envelope import Stamp, keeping_stamps, stamp_follow_up, stamp_of, version_of
 from relier.runs import Run
 from relier.sending import payload_version, sending_of
 
@@ -30,10 +30,19 @@ def derived_id(task_id: str, hook: str) -> str:
 
 
 def enqueue_follow_up(
-    broker: Broker, process: WorkerProcess, message: Message[Any], parent: Stamp, delay: int | None = None
+    broker: Broker,
+    process: WorkerProcess,
+    message: Message[Any],
+    parent: Stamp,
+    *,
+    delay: int | None = None,
+    version: int | None = None,
 ) -> None:
-    """Enqueue a follow-up; when the broker refuses, the store takes it and publishes it later. `delay` is in ms."""
-    stamped = stamp_follow_up(message, parent, payload_version(broker, message.actor_name))
+    """Enqueue a follow-up; when the broker refuses, the store takes it and publishes it later. `delay` is in ms.
+
+    `version` is that of its payload; by default what the producer of the first message has put into it.
+    """
+    stamped = stamp_follow_up(message, parent, version_of(message) if version is None else version)
     if (admission := admission_of(broker)) is not None:
         admission.note(stamped)
     try:
@@ -73,7 +82,7 @@ def send_callback(
     described = {**message.asdict(), "queue_name": q_name(message.queue_name)}
     callback = target.message_with_options(args=(described, detail))
     callback = Message(**{**callback.asdict(), "message_id": derived_id(run.task_id, hook or option)})
-    enqueue_follow_up(broker, process, callback, run.stamp)
+    enqueue_follow_up(broker, process, callback, run.stamp, version=payload_version(broker, target_name))
 
 
 def described(error: BaseException) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Which worker can run what: it consumes the task's queue, and its code has the actor."""
+"""Which worker can run what: it consumes the queue, and its code has the actor and knows the payload's version."""
 
 from __future__ import annotations
 
@@ -12,50 +12,71 @@ from typing import Any
 from dramatiq import Broker
 
 from relier.queues import is_internal
+from relier.sending import payload_version
 from relier.store import Store
 
 #: What a worker told at registration.
 Told = Mapping[str, Any]
 
 
-def actors_of(broker: Broker) -> tuple[str, ...]:
-    """Return the names of the actors whose tasks a process of this broker can run."""
-    return tuple(sorted(name for name, actor in broker.actors.items() if not is_internal(actor.queue_name)))
+#: The actors of one release, and the newest payload version of each that it can run; None: any, for all it told.
+Actors = Mapping[str, int | None]
 
 
-def digest(actors: Iterable[str]) -> str:
-    """Return the short name of a set of actors.
+def actors_of(broker: Broker) -> dict[str, int]:
+    """Return the actors whose tasks a process of this broker can run, with the newest payload version of each."""
+    names = sorted(name for name, actor in broker.actors.items() if not is_internal(actor.queue_name))
+    return {name: payload_version(broker, name) for name in names}
 
-    Workers of one release register with it; the names themselves are in the store once.
+
+def digest(actors: Mapping[str, int]) -> str:
+    """Return the short name of a release's actors and versions.
+
+    Its workers register with it; the names themselves are in the store once.
     """
-    return hashlib.sha256(json.dumps(sorted(actors)).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(sorted(actors.items())).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What the workers of one release can run."""
+
+    digest: str
+    newest: Actors = field(compare=False)
+
+    def knows(self, actor: str, version: int) -> bool:
+        if actor not in self.newest:
+            return False
+        newest = self.newest[actor]
+        return newest is None or version <= newest
 
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
     """What the living workers can run.
 
-    A worker that tells nothing of its actors, as one of an older version, is taken to have them all: it shows what it
-    lacks when it gets it.
+    A worker that tells nothing of its actors, or of their versions, as one of an older Relier, is taken to have them
+    all: it shows what it lacks when it gets it.
     """
 
-    #: Each queue's consumers: the actors that each has, None for all.
-    consumers: Mapping[str, set[frozenset[str] | None]] = field(default_factory=dict)
+    #: Each queue's consumers: the code that each has, None for all.
+    consumers: Mapping[str, set[Code | None]] = field(default_factory=dict)
     #: The same of every worker, also of those that consume another broker.
-    everybody: Set[frozenset[str] | None] = frozenset()
+    everybody: Set[Code | None] = frozenset()
 
     @classmethod
     def of(
         cls,
         workers: Iterable[Told],
-        actors: Mapping[str, frozenset[str]],
+        actors: Mapping[str, Actors],
         is_reached: Callable[[Told], bool] = lambda told: True,
     ) -> Knowledge:
-        """Read what workers told at registration; `actors` are the sets of names by digest."""
-        consumers: dict[str, set[frozenset[str] | None]] = {}
+        """Read what workers told at registration; `actors` are those of each release, by digest."""
+        codes = {name: Code(name, newest) for name, newest in actors.items()}
+        consumers: dict[str, set[Code | None]] = {}
         everybody = set()
         for told in workers:
-            has = actors.get(str(told.get("actors")))
+            has = codes.get(str(told.get("actors")))
             if told.get("role") != "resurrector":
                 everybody.add(has)
             for queue in told.get("queues", ()) if is_reached(told) else ():
@@ -67,13 +88,13 @@ class Knowledge:
         """The queues that somebody consumes."""
         return set(self.consumers)
 
-    def can_run(self, queue: str, actor: str) -> bool:
-        """Whether somebody consumes the queue and has the actor."""
-        return any(has is None or actor in has for has in self.consumers.get(queue, ()))
+    def can_run(self, queue: str, actor: str, version: int = 1) -> bool:
+        """Whether somebody consumes the queue, has the actor, and knows payloads of this version."""
+        return any(has is None or has.knows(actor, version) for has in self.consumers.get(queue, ()))
 
-    def has(self, actor: str) -> bool:
-        """Whether any worker has the actor, whatever it consumes."""
-        return any(has is None or actor in has for has in self.everybody)
+    def has(self, actor: str, version: int = 0) -> bool:
+        """Whether any worker has the actor (and knows this version of its payload), whatever it consumes."""
+        return any(has is None or has.knows(actor, version) for has in self.everybody)
 
 
 class FleetView:

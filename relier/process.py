@@ -84,8 +84,8 @@ class WorkerProcess:
         self._leaving = threading.Lock()
         self._left: bool | None = None
         self._queues: tuple[str, ...] = ()
-        #: What it has told of its actors.
-        self._actors: tuple[str, ...] = ()
+        #: What it has told of its actors: the newest payload version of each.
+        self._actors: dict[str, int] = {}
         self._threads = 0
         self._started_at = time.time()
         self._stopped = threading.Event()
@@ -185,7 +185,7 @@ class WorkerProcess:
             if not self.store.fleet.register(identity, self.told(), self._actors) and not self._stopped.is_set():
                 self.refence(identity)
         except UNAVAILABLE:
-            self._actors = ()  # The next beat tells it.
+            self._actors = {}  # The next beat tells it.
             logger.debug("The fleet does not know yet of a queue or an actor.")
 
     def _register(self) -> None:

@@ -15,12 +15,13 @@ from dramatiq.errors import ActorNotFound, DecodeError
 from relier import failpoints
 from relier.brokers.lanes import Lanes
 from relier.envelope import republished
+from relier.errors import SchemaMigrationError
 from relier.hooks import encode_failure
 from relier.knowledge import FleetView, Knowledge
 from relier.routes import Route, Routes
 from relier.settings import Settings
-from relier.store import Due, Sending, Settled, Store
-from relier.store.survey import UNKNOWN_ACTOR
+from relier.store import Due, Parking, Sending, Settled, Store
+from relier.store.survey import NEWER_VERSION, UNKNOWN_ACTOR
 
 logger = logging.getLogger(__name__)
 
@@ -108,21 +109,25 @@ class Publisher:
     def _park(self, held: list[tuple[Due, str]]) -> None:
         if not held:
             return
-        grace = self.settings.unknown_actor_grace
-        parked = [(due, _unknown(due.actor) if reason == UNKNOWN_ACTOR else b"") for due, reason in held]
-        letters = self.store.tasks.park(parked, grace, PARKED_FOR)
+        letters = self.store.tasks.park([(due, self._parking(due, reason)) for due, reason in held], PARKED_FOR)
         self.routes.warn_of([(due, reason) for due, reason in held if due.task_id not in letters])
-        for due, _ in held:
+        for due, reason in held:
             if due.task_id in letters:
-                extra = {"task": due.task_id, "actor": due.actor, "queue": due.queue}
-                logger.error("No worker had the actor of a task in time; it is a dead letter.", extra=extra)
+                _log_letter(due, reason)
+
+    def _parking(self, due: Due, reason: str) -> Parking:
+        if reason == UNKNOWN_ACTOR:
+            return Parking(reason, self.settings.unknown_actor_grace, _unknown(due.actor))
+        if reason == NEWER_VERSION:
+            return Parking(reason, self.settings.newer_version_grace, _too_new(due))
+        return Parking(reason)
 
     def _open_lots(self, shards: Sequence[int], fleet: FleetView) -> None:
         """Let some of those out whom somebody can run now; after each look at the fleet, until the lots are empty."""
         news, left = fleet.knowledge != self._opened_for, 0
-        for shard, queue, actor in self.store.tasks.lots(shards):
-            if self.routes.lead_anywhere(queue, actor, fleet.knowledge, news):
-                left += self.store.tasks.unpark(shard, queue, actor)
+        for lot in self.store.tasks.lots(shards):
+            if self.routes.lead_anywhere(lot, fleet.knowledge, news):
+                left += self.store.tasks.unpark(lot)
         if not left:
             self._opened_at, self._opened_for = fleet.looks, fleet.knowledge
 
@@ -145,6 +150,19 @@ class Publisher:
 
 def _unknown(actor: str) -> bytes:
     return encode_failure(ActorNotFound(f"No living worker has the actor {actor!r}."))  # type: ignore[no-untyped-call]
+
+
+def _too_new(due: Due) -> bytes:
+    text = f"No living worker knows version {due.payload_version} of the payload of {due.actor!r}."
+    return encode_failure(SchemaMigrationError(text))
+
+
+def _log_letter(due: Due, reason: str) -> None:
+    extra = {"task": due.task_id, "actor": due.actor, "queue": due.queue}
+    if reason == NEWER_VERSION:
+        logger.error("No worker knew the version of a task in time; it is a dead letter.", extra=extra)
+    else:
+        logger.error("No worker had the actor of a task in time; it is a dead letter.", extra=extra)
 
 
 def _log_publication(due: Due) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from relier.knowledge import Knowledge
 from relier.queues import RECOVERY_QUEUE
 from relier.settings import Settings
-from relier.store import Due
-from relier.store.survey import NO_CONSUMER, UNKNOWN_ACTOR
+from relier.store import Due, Lot
+from relier.store.survey import NEWER_VERSION, NO_CONSUMER, UNKNOWN_ACTOR
 
 logger = logging.getLogger(__name__)
 
@@ -43,22 +43,23 @@ class Routes:
     def of(self, due: Due, knowledge: Knowledge) -> Route:
         """Return where a copy goes, given what the living workers can run."""
         if due.crashes and self._to_pool:
-            if knowledge.can_run(RECOVERY_QUEUE, due.actor):
+            if knowledge.can_run(RECOVERY_QUEUE, due.actor, due.payload_version):
                 return Route(RECOVERY_QUEUE)
             if RECOVERY_QUEUE not in knowledge.queues:
                 self._warn(("pool",), "Nobody consumes the recovery queue; its tasks go to their own queues.")
-        if knowledge.can_run(due.queue, due.actor):
+        if knowledge.can_run(due.queue, due.actor, due.payload_version):
             return Route(due.queue)
-        if due.queue in knowledge.queues and not knowledge.has(due.actor):
-            return Route("", UNKNOWN_ACTOR)
-        return Route("", NO_CONSUMER)
+        if due.queue not in knowledge.queues or knowledge.has(due.actor, due.payload_version):
+            return Route("", NO_CONSUMER)
+        return Route("", NEWER_VERSION if knowledge.has(due.actor) else UNKNOWN_ACTOR)
 
-    def lead_anywhere(self, queue: str, actor: str, knowledge: Knowledge, news: bool) -> bool:
-        """Whether tasks of this queue and actor that are parked may be routed now.
+    def lead_anywhere(self, lot: Lot, knowledge: Knowledge, news: bool) -> bool:
+        """Whether tasks of a lot may be routed now.
 
         The pool takes only what has crashed, so it is asked only once about each fleet: `news`.
         """
-        return knowledge.can_run(queue, actor) or (news and self._to_pool and knowledge.can_run(RECOVERY_QUEUE, actor))
+        queues = (lot.queue, RECOVERY_QUEUE) if news and self._to_pool else (lot.queue,)
+        return any(knowledge.can_run(queue, lot.actor, lot.version) for queue in queues)
 
     def warn_of(self, held: list[tuple[Due, str]]) -> None:
         """Warn of tasks that nobody can run, once an interval for each queue and actor."""
@@ -66,6 +67,10 @@ class Routes:
             if reason == NO_CONSUMER:
                 text = "Nobody consumes a queue with the actors of its tasks; they wait."
                 self._warn((reason, due.queue), text, queue=due.queue, actor=due.actor)
+            elif reason == NEWER_VERSION:
+                text = "A task is newer than every worker's code; it waits for a newer worker."
+                about = (reason, due.actor, str(due.payload_version))
+                self._warn(about, text, actor=due.actor, version=due.payload_version)
             else:
                 text = "No worker has the actor of a task; it waits for one that has."
                 self._warn((reason, due.actor), text, queue=due.queue, actor=due.actor)

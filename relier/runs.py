@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from relier.envelope import Stamp
+from relier.schema import Arguments
 from relier.store import SHARDS, Sending, Settled
 
 
@@ -43,6 +44,8 @@ class Run:
     final_failure: bool = False
     exhausted: bool = False  #: whether it failed for good without having asked for it
     settles: bool = False  #: whether its end is settled after the acknowledgement
+    #: What the actor gets when that is not what was sent: migrated from an older version of its payload.
+    arguments: Arguments | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     #: Cancels the user code where that is possible (async actors).
     cancel: Callable[[], None] | None = None
@@ -59,11 +62,12 @@ class Run:
 
     @property
     def args(self) -> tuple[Any, ...]:
-        return tuple(self.message.args)
+        """The arguments that the actor gets, migrated."""
+        return tuple(self.message.args if self.arguments is None else self.arguments[0])
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        return dict(self.message.kwargs)
+        return dict(self.message.kwargs if self.arguments is None else self.arguments[1])
 
 
 #: The run that the current user code belongs to.

@@ -11,7 +11,7 @@ from dramatiq.common import q_name
 from dramatiq.worker import ConsumerThread
 
 from relier.admission import admission_of
-from relier.envelope import Stamp, is_stamped, keeps_stamps, stamp_again, stamp_first_hand
+from relier.envelope import OPTION, Stamp, is_stamped, keeps_stamps, stamp_again, stamp_first_hand, version_of
 from relier.settings import Settings
 from relier.store import Sending
 
@@ -49,7 +49,8 @@ def is_first_hand(message: Message[Any]) -> bool:
 def _stamped(broker: Broker, message: Message[Any]) -> Message[Any]:
     if is_stamped(message):
         return stamp_again(message)
-    return stamp_first_hand(message, payload_version(broker, message.actor_name))
+    version = version_of(message) if OPTION in message.options else payload_version(broker, message.actor_name)
+    return stamp_first_hand(with_versions(broker, message), version)
 
 
 def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -> Sending:
@@ -81,3 +82,27 @@ def payload_version(broker: Broker, actor_name: str) -> int:
     """Return the payload version that this process writes for an actor."""
     actor = broker.actors.get(actor_name)
     return int(actor.options.get("schema_version") or 1) if actor else 1
+
+
+def with_versions(broker: Broker, message: Message[Any]) -> Message[Any]:
+    """Return a message whose follow-ups (later stages, a group's callbacks) carry their payload versions.
+
+    They were written by this process, and will be enqueued by whichever worker runs the stage before them.
+    """
+    target, callbacks = message.options.get("pipe_target"), message.options.get("group_completion_callbacks")
+    if not target and not callbacks:
+        return message
+    options: dict[str, Any] = {}
+    if isinstance(target, dict):
+        options["pipe_target"] = _versioned(broker, target)
+    if isinstance(callbacks, list):
+        options["group_completion_callbacks"] = [_versioned(broker, callback) for callback in callbacks]
+    return message.copy(options=options)
+
+
+def _versioned(broker: Broker, fields: dict[str, Any]) -> dict[str, Any]:
+    message: Message[Any] = with_versions(broker, Message(**fields))
+    version = payload_version(broker, message.actor_name)
+    if version != 1 and OPTION not in message.options:
+        message = message.copy(options={OPTION: {"p": version}})
+    return message.asdict()

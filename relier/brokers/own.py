@@ -16,7 +16,7 @@ from dramatiq.results import Results
 from relier.brokers.delivery import Delivery
 from relier.brokers.place import Place
 from relier.brokers.results import quiet_results
-from relier.declining import declined
+from relier.declining import declined, is_newer
 from relier.envelope import stamp_of
 from relier.hooks import encode_failure
 from relier.preflight import Finding
@@ -151,11 +151,12 @@ class OwnBroker(Broker, ABC):
         return True
 
     def decline(self, delivery: Delivery) -> bool:
-        """Let the store take a task whose actor this process lacks, for a worker that has it.
+        """Let the store take a task whose actor this process lacks, or that is newer than its code, for another worker.
 
-        True: the copy is to be acknowledged, or goes back. False: the actor is here.
+        True: the copy is to be acknowledged, or goes back. False: it can be run here.
         """
-        if delivery.actor_name in self.actors or is_internal(delivery.queue_name):
+        is_ours = delivery.actor_name in self.actors and not is_newer(self, delivery)
+        if is_ours or is_internal(delivery.queue_name):
             return False
         delivery.give_back = not self._entrust(delivery, partial(declined, self.store, self, delivery, self.settings))
         return True

@@ -73,7 +73,7 @@ class Pipelines(_FollowUps, pipelines.Pipelines):
         actor = broker.get_actor(message.actor_name)
         if not (following.options.get("pipe_ignore") or actor.options.get("pipe_ignore")):
             following = following.copy(args=(*following.args, result))
-        enqueue_follow_up(broker, process, following, run.stamp, following.options.get("delay"))
+        enqueue_follow_up(broker, process, following, run.stamp, delay=following.options.get("delay"))
 
 
 class GroupCallbacks(_FollowUps, group_callbacks.GroupCallbacks):

@@ -6,7 +6,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dramatiq import Broker, Message
+from dramatiq import Broker, Message, Worker
 from dramatiq.actor import Actor
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware
@@ -18,7 +18,8 @@ from relier.hooks import results_of
 from relier.lifecycle import claim_before_running, deliver, run_of, take_delivery
 from relier.queues import is_internal
 from relier.runs import Phase, Run
-from relier.sending import sending_of
+from relier.schema import report_unusable
+from relier.sending import payload_version, sending_of
 
 if TYPE_CHECKING:
     from relier.installation import Installation
@@ -36,7 +37,7 @@ class Lifecycle(Middleware):
       max_resurrections(int): How many crashes of its worker a task survives. Defaults to `RELIER_MAX_RESURRECTIONS`.
       on_crash(str): `retry` (default), or `dead`: the first crash makes a dead letter.
       transient, deterministic: exception classes that are always, or never, worth a retry.
-      schema_version(int): The version of the payload that this code writes. Defaults to 1.
+      schema_version(int): The version of the payload that this code writes and takes. Defaults to 1.
     """
 
     def __init__(self, installation: Installation) -> None:
@@ -62,6 +63,10 @@ class Lifecycle(Middleware):
         claim_before_running(actor)
         if self.installation.process is not None:
             self.installation.process.tell()
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        if self.installation.role == "worker":
+            report_unusable({name: payload_version(broker, name) for name in broker.actors})
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         if self.installation.process is not None and not is_internal(message.queue_name):

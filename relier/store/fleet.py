@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,6 +51,10 @@ def _counters(flat: Iterable[Any]) -> dict[str, int]:
     return {worker: int(count) for worker, count in _pairs(flat).items()}
 
 
+def _versions(found: Any) -> dict[str, int | None]:
+    return found if isinstance(found, dict) else dict.fromkeys(found)
+
+
 class Fleet:
     """Fleet operations of one namespace, all in shard 00."""
 
@@ -61,18 +65,21 @@ class Fleet:
     def _run(self, name: str, *args: Argument) -> Any:
         return self._runner.run(script("fleet_" + name), self._keys.fleet, ("", *args))
 
-    def register(self, worker: str, told: dict[str, Any], actors: Sequence[str] = ()) -> bool:
+    def register(self, worker: str, told: dict[str, Any], actors: Mapping[str, int] | None = None) -> bool:
         """Make a worker known. False: this identity was declared dead.
 
-        `actors` are the names behind `told["actors"]`, their digest.
+        `actors` are the names behind `told["actors"]`, their digest, and the newest payload version of each.
         """
-        names = (str(told.get("actors", "")), json.dumps(list(actors)))
+        names = (str(told.get("actors", "")), json.dumps(dict(actors or {})))
         return bool(self._run("register", worker, json.dumps(told), *names) == b"ok")
 
-    def knowledge(self) -> tuple[dict[str, dict[str, Any]], dict[str, frozenset[str]]]:
-        """Return what each living worker told about itself, and the names of actors by digest."""
+    def knowledge(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int | None]]]:
+        """Return what each living worker told about itself, and by digest the actors with their newest versions.
+
+        An older Relier told only names; its versions are None.
+        """
         workers, actors = self._runner.commands(("HGETALL", self._keys.fleet[place]) for place in (0, 7))
-        names = {digest: frozenset(json.loads(found)) for digest, found in _pairs(_flat(actors)).items()}
+        names = {digest: _versions(json.loads(found)) for digest, found in _pairs(_flat(actors)).items()}
         return {worker: json.loads(told) for worker, told in _pairs(_flat(workers)).items()}, names
 
     def beat(self, worker: str) -> str:

@@ -17,6 +17,10 @@ PAGE = 200
 NO_CONSUMER = "no consumer"
 #: The reason of one that is not published because no worker has its actor.
 UNKNOWN_ACTOR = "unknown actor"
+#: The reason of one that is not published because its payload is newer than every worker's code.
+NEWER_VERSION = "newer version"
+#: Every reason for which a task is parked.
+PARKED = (NO_CONSUMER, UNKNOWN_ACTOR, NEWER_VERSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,14 @@ class Summary:
     created_at: float = 0.0
     granted_at: float = 0.0
     due_at: float = 0.0
+    payload_version: int = 1
     #: Whether the due index, its owner's set or the DLQ has it, so that something will move it on.
     moves_on: bool = True
 
     def status(self, now: float) -> str:
         """The word for its state at the server's time `now`: `due` is what waits for the sweep, not for its time."""
         if self.state == "s":
-            if self.reason in (NO_CONSUMER, UNKNOWN_ACTOR) or 0 < self.due_at <= now:
+            if self.reason in PARKED or 0 < self.due_at <= now:
                 return "due"
             return "queued" if self.published else "scheduled"
         if self.state == "r":
@@ -83,6 +88,7 @@ def _summary(shard: int, reply: list[Any]) -> Summary:
         granted_at=_seconds(reply[11]),
         due_at=_seconds(reply[12]),
         moves_on=reply[13] == b"1",
+        payload_version=int(reply[14]),
     )
 
 

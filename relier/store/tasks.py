@@ -14,6 +14,8 @@ from relier.store.verdicts import (
     Claim,
     Due,
     Failure,
+    Lot,
+    Parking,
     Reconciled,
     Sending,
     Settled,
@@ -257,7 +259,7 @@ class Tasks:
         for shard, (count, flat, age, counted) in zip(shards, self._runner.run_many(calls), strict=True):
             total += count
             self.watched.note(shard, int(age), bool(counted))
-            records += [_due(shard, flat[i : i + 9]) for i in range(0, len(flat), 9)]
+            records += [_due(shard, flat[i : i + 10]) for i in range(0, len(flat), 10)]
         return total, records
 
     def mark_published(self, published: Iterable[Due], grace: float, longest: float) -> None:
@@ -265,25 +267,26 @@ class Tasks:
         marks = ((due.shard, (due.task_id, due.fence)) for due in published)
         self._by_shard("mark_published", marks, _micros(grace), _micros(longest))
 
-    def park(self, held: Iterable[tuple[Due, bytes]], grace: float, longest: float) -> set[str]:
+    def park(self, held: Iterable[tuple[Due, Parking]], longest: float) -> set[str]:
         """Park records that no living worker can run; returns the ids of those that became dead letters instead.
 
-        With each comes `b""` when nobody consumes its queue, else the failure (encoded) of one whose actor nobody knows
-        should it stay so for `grace` seconds. After `longest` seconds a record is due all the same.
+        After `longest` seconds a record is due all the same.
         """
-        parked = ((due.shard, (due.task_id, due.fence, failure)) for due, failure in held)
-        replies = self._by_shard("park", parked, _micros(grace), _micros(longest))
+        parked = (
+            (due.shard, (due.task_id, due.fence, why.reason, _micros(why.grace) if why.failure else "", why.failure))
+            for due, why in held
+        )
+        replies = self._by_shard("park", parked, _micros(longest))
         return {_decode(task_id) for reply in replies for task_id in reply}
 
-    def lots(self, shards: Sequence[int]) -> list[tuple[int, str, str]]:
-        """Return the lots in which tasks of these shards are parked: shard, queue, actor."""
+    def lots(self, shards: Sequence[int]) -> list[Lot]:
+        """Return the lots in which tasks of these shards are parked."""
         replies = self._runner.commands(("SMEMBERS", self._keys.lots(shard)) for shard in shards)
-        named = [(shard, _decode(lot)) for shard, lots in zip(shards, replies, strict=True) for lot in lots]
-        return [(shard, *_queue_and_actor(lot)) for shard, lot in named]
+        return [Lot.of(shard, _decode(lot)) for shard, lots in zip(shards, replies, strict=True) for lot in lots]
 
-    def unpark(self, shard: int, queue: str, actor: str) -> int:
+    def unpark(self, lot: Lot) -> int:
         """Let at most `BATCH` tasks out of a lot; returns how many are left in it."""
-        return int(self._run("unpark", shard, "", f"{queue}\n{actor}", BATCH))
+        return int(self._run("unpark", lot.shard, "", lot.name, BATCH))
 
     def _by_shard(self, name: str, items: Iterable[tuple[int, Sequence[Argument]]], *first: Argument) -> list[Any]:
         """Run one script a shard, all in one round trip."""
@@ -325,11 +328,12 @@ class Tasks:
 
     def dead_letter(self, sending: Sending, reason: str, failure: bytes, seen_fence: int = 0) -> bool:
         """Make a dead letter of a copy that cannot be claimed. False: its id is already known."""
-        args = (sending.task_id, sending.queue, sending.actor, reason, failure, sending.body, seen_fence)
-        return _decode(self._run("dead_letter", sending.shard, "", *args)) == "dead"
+        what = (sending.task_id, sending.queue, sending.actor, reason, failure, sending.body)
+        reply = self._run("dead_letter", sending.shard, "", *what, seen_fence, sending.payload_version)
+        return _decode(reply) == "dead"
 
     def decline(self, worker: str, sending: Sending, seen_fence: int) -> bool:
-        """Let the store have a copy that `worker` lacks the actor for; its stamp carries `seen_fence`.
+        """Let the store have a copy that `worker` cannot run; its stamp carries `seen_fence`.
 
         False: the worker was declared dead, and nothing was changed.
         """
@@ -375,10 +379,6 @@ def _due(shard: int, flat: Sequence[Any]) -> Due:
         published=int(flat[5]),
         queue=_decode(flat[6]),
         actor=_decode(flat[7]),
-        body=flat[8],
+        payload_version=int(flat[8]),
+        body=flat[9],
     )
-
-
-def _queue_and_actor(lot: str) -> tuple[str, str]:
-    queue, _, actor = lot.partition("\n")
-    return queue, actor

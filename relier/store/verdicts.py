@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import NamedTuple, Self
 
 
 class Verdict(StrEnum):
@@ -87,6 +88,36 @@ class Due:
     queue: str
     actor: str
     body: bytes
+    payload_version: int = 1
+
+
+class Lot(NamedTuple):
+    """Where tasks of one shard are parked that the same workers can run."""
+
+    shard: int
+    queue: str
+    actor: str
+    version: int = 1
+
+    @property
+    def name(self) -> str:
+        """Its name in the store; the first version's is also that of an older Relier."""
+        parts = (self.queue, self.actor) if self.version <= 1 else (self.queue, self.actor, str(self.version))
+        return "\n".join(parts)
+
+    @classmethod
+    def of(cls, shard: int, name: str) -> Self:
+        queue, _, rest = name.partition("\n")
+        actor, _, version = rest.partition("\n")
+        return cls(shard, queue, actor, int(version or 1))
+
+
+class Parking(NamedTuple):
+    """Why a task is parked, and after which time (s) under the same reason it becomes which dead letter, if ever."""
+
+    reason: str
+    grace: float = 0.0
+    failure: bytes = b""  #: encoded; empty: it never does
 
 
 @dataclass(frozen=True, slots=True)

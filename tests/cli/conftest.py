@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ class Tasks:
         assert self.store.tasks.commit(self.worker, sending, fence, hooks=False)
         return sending
 
-    def scheduled(self, delay: float = 600.0, queue: str = "default") -> Sending:
-        sending = self.message(queue=queue)
+    def scheduled(self, delay: float = 600.0, queue: str = "default", payload_version: int = 1) -> Sending:
+        sending = replace(self.message(queue=queue), payload_version=payload_version)
         assert self.store.tasks.schedule(sending, delay)
         return sending
 

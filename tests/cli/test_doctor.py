@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relier.store import Store
+from relier.store import Parking, Store
 from tests.cli.conftest import CommandLine, Tasks
 from tests.conftest import PrivateServers
 from tests.processes import actors, run
@@ -90,17 +90,21 @@ def test_queues_that_nobody_consumes_are_named(rl: CommandLine, store: Store, ta
     ]
 
 
-def test_actors_that_no_worker_has_and_a_missing_recovery_pool_are_named(
+def test_actors_and_versions_that_no_worker_has_and_a_missing_recovery_pool_are_named(
     rl: CommandLine, store: Store, tasks: Tasks
 ) -> None:
     register(store, "w1", "worker", "default")
     tasks.scheduled(0.0)
-    store.tasks.park([(due, b"unknown") for due in store.tasks.due(range(64), 10)[1]], 60.0, 600.0)
+    tasks.scheduled(0.0, payload_version=3)
+    for due in store.tasks.due(range(64), 10)[1]:
+        reason = "newer version" if due.payload_version == 3 else "unknown actor"
+        store.tasks.park([(due, Parking(reason, 60.0, b"failure"))], 600.0)
 
     findings = rl.json("doctor", recovery_queue="re-queue")["findings"]
 
     assert [(f["level"], f["message"]) for f in findings if f["name"] == "queues"] == [
         ("warning", "No worker has the actor 'work' (1 task held in the store)."),
+        ("warning", "No worker knows version 3 of 'work' (1 task held in the store)."),
         ("warning", "Nobody consumes the recovery queue 're-queue': what crashed goes to its own queue."),
     ]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from relier.store import Sending, Store, shard_of
+from relier.store import Parking, Sending, Store, shard_of
 from tests.cli.conftest import CommandLine, Tasks
 
 
@@ -36,7 +36,7 @@ def test_a_published_task_is_queued(rl: CommandLine, store: Store, tasks: Tasks)
 
 def test_a_held_task_says_why(rl: CommandLine, store: Store, tasks: Tasks) -> None:
     waiting = tasks.scheduled(0.0, queue="reports")
-    store.tasks.park([(due, b"") for due in store.tasks.due(range(64), 10)[1]], 60.0, 600.0)
+    store.tasks.park([(due, Parking("no consumer")) for due in store.tasks.due(range(64), 10)[1]], 600.0)
 
     (task,) = rl.json("tasks", "list", "--state", "due")["tasks"]
     assert (task["id"], task["queue"], task["reason"]) == (waiting.task_id, "reports", "no consumer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy as copying
 from dataclasses import replace
 
-from relier.store import Due
+from relier.store import Due, Parking
 from tests.store.judge import Saved
 from tests.store.look import inconsistencies, look
 from tests.store.runs import Runs, pick_from
@@ -130,7 +130,7 @@ class StoreMachine(Runs):
             self.world.broker.enqueue(Copy(next(self.world.numbers), due.task_id, due.fence, bool(due.suspicion)))
         if then != "crash":
             if then == "hold back":
-                self.tasks.park([(due, b"")], 60.0, 600.0)
+                self.tasks.park([(due, Parking("no consumer"))], 600.0)
             else:
                 self.tasks.mark_published([due], 30.0, 1800.0)
             self.judge("mark", {due.task_id})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relier.store import Settled, Verdict
+from relier.store import Parking, Settled, Verdict
 from tests.store.desk import SHARD, Desk
 
 HOUR = 3600.0
@@ -62,7 +62,7 @@ def test_a_clock_that_is_set_back_makes_nothing_wait_for_the_same_hour_twice(des
     if what == "grace":
         desk.tasks.mark_published(desk.due(), 30, 1800)
     if what == "no consumer":
-        desk.tasks.park([(due, b"") for due in desk.due()], 30, 30)
+        desk.tasks.park([(due, Parking("no consumer")) for due in desk.due()], 30)
     assert _due(desk) == []
 
     desk.wait(-HOUR)

@@ -130,15 +130,22 @@ def test_presence_is_a_subscription_to_the_workers_channel(fleet: Fleet, store: 
 
 def test_the_names_of_actors_are_kept_once_for_all_workers_of_a_release(fleet: Fleet) -> None:
     for worker in ("w1", "w2"):
-        fleet.register(worker, {"actors": "digest"}, ["send", "resize"])
+        fleet.register(worker, {"actors": "digest"}, {"send": 1, "resize": 3})
     workers, actors = fleet.knowledge()
     assert set(workers) == {"w1", "w2"}
-    assert actors == {"digest": frozenset({"send", "resize"})}
+    assert actors == {"digest": {"send": 1, "resize": 3}}
+
+
+def test_what_an_older_relier_told_of_its_actors_says_nothing_of_their_versions(
+    fleet: Fleet, store: Store, client: redis.Redis
+) -> None:
+    client.hset(store.keys.fleet[7], "digest", '["send", "resize"]')
+    assert fleet.knowledge()[1] == {"digest": {"send": None, "resize": None}}
 
 
 def test_the_actors_of_releases_that_nobody_runs_any_more_are_dropped(fleet: Fleet) -> None:
     for release in range(70):
-        fleet.register(f"w{release}", {"actors": f"release-{release:03}"}, ["send"])
+        fleet.register(f"w{release}", {"actors": f"release-{release:03}"}, {"send": 1})
         if release > 1:
             fleet.declare_dead(f"w{release}")
     actors = fleet.knowledge()[1]

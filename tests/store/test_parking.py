@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from relier.store import Verdict
+from relier.store import Lot, Parking, Verdict
 from tests.store.desk import SECOND, SHARD, Desk
 
 GRACE, LONGEST = 60.0, 600.0
 
 
-def park(desk: Desk, failure: bytes = b"", task: str = "t") -> set[str]:
-    """Park what is due; `failure` for one whose actor nobody has."""
-    return desk.tasks.park([(due, failure) for due in desk.due() if due.task_id == task], GRACE, LONGEST)
+NO_CONSUMER = Parking("no consumer")
+UNKNOWN = Parking("unknown actor", GRACE, b"failure")
+NEWER = Parking("newer version", GRACE, b"failure")
 
 
-def unpark(desk: Desk) -> int:
+def park(desk: Desk, why: Parking = NO_CONSUMER, task: str = "t") -> set[str]:
+    """Park what is due."""
+    return desk.tasks.park([(due, why) for due in desk.due() if due.task_id == task], LONGEST)
+
+
+def unpark(desk: Desk, version: int = 1) -> int:
     """Empty the lot; returns how many are due."""
-    while desk.tasks.unpark(SHARD, "default", "act"):
+    while desk.tasks.unpark(Lot(SHARD, "default", "act", version)):
         pass
     return len(desk.due())
 
 
-def lots(desk: Desk) -> list[tuple[int, str, str]]:
+def lots(desk: Desk) -> list[Lot]:
     return desk.tasks.lots([SHARD, SHARD + 1])
 
 
@@ -38,7 +43,7 @@ def test_a_task_whose_queue_nobody_consumes_is_parked_and_says_why(desk: Desk) -
     assert desk.count("parked") == 1
     desk.wait(LONGEST - 0.001)
     assert desk.due() == []
-    assert lots(desk) == [(SHARD, "default", "act")]
+    assert lots(desk) == [Lot(SHARD, "default", "act")]
 
 
 def test_a_parked_task_is_due_as_soon_as_somebody_comes(desk: Desk) -> None:
@@ -105,7 +110,7 @@ def test_a_task_that_moved_on_is_not_parked(desk: Desk) -> None:
     (due,) = desk.due()
     desk.claim("w1", seen=due.fence)
     before = desk.record()
-    assert desk.tasks.park([(due, b"failure")], 0, LONGEST) == set()
+    assert desk.tasks.park([(due, UNKNOWN._replace(grace=0.0))], LONGEST) == set()
     assert desk.record() == before
     assert lots(desk) == []
 
@@ -115,13 +120,13 @@ def test_a_task_that_moved_on_is_not_parked(desk: Desk) -> None:
 
 def test_a_task_whose_actor_nobody_has_becomes_a_dead_letter_after_the_grace(desk: Desk) -> None:
     desk.tasks.schedule(desk.sending(), 0)
-    assert park(desk, b"failure") == set()
+    assert park(desk, UNKNOWN) == set()
     assert desk.record().reason == "unknown actor"
     desk.wait(GRACE - 0.001)
     assert desk.due() == []
     desk.wait(0.001)
 
-    assert park(desk, b"failure") == {"t"}
+    assert park(desk, UNKNOWN) == {"t"}
 
     record = desk.record()
     assert (record.state, record.reason, record.result, record.body) == ("d", "ActorNotFound", b"failure", b"body of t")
@@ -131,31 +136,75 @@ def test_a_task_whose_actor_nobody_has_becomes_a_dead_letter_after_the_grace(des
 
 def test_a_dead_letter_of_an_unknown_actor_can_be_released_and_gets_the_grace_again(desk: Desk) -> None:
     desk.tasks.schedule(desk.sending(), 0)
-    park(desk, b"failure")
+    park(desk, UNKNOWN)
     desk.wait(GRACE)
-    park(desk, b"failure")
+    park(desk, UNKNOWN)
 
     desk.tasks.hold("t", "release", "somebody", SHARD)
 
-    assert park(desk, b"failure") == set()
+    assert park(desk, UNKNOWN) == set()
     assert unpark(desk) == 1
     assert desk.claim(seen=desk.published()).verdict is Verdict.GRANTED
 
 
 def test_the_grace_begins_anew_once_somebody_had_the_actor(desk: Desk) -> None:
     desk.tasks.schedule(desk.sending(), 0)
-    park(desk, b"failure")
+    park(desk, UNKNOWN)
     desk.wait(GRACE)
     stamp = desk.published()
     desk.tasks.decline("w1", desk.sending(), stamp)
-    assert park(desk, b"failure") == set()
+    assert park(desk, UNKNOWN) == set()
 
 
 def test_the_grace_does_not_run_while_nobody_consumes_the_queue(desk: Desk) -> None:
     desk.tasks.schedule(desk.sending(), 0)
     park(desk)
     desk.wait(LONGEST)
-    assert park(desk, b"failure") == set()
+    assert park(desk, UNKNOWN) == set()
+
+
+# -- newer than every worker's code ----------------------------------------------------------------------------------
+
+
+def newer(desk: Desk, version: int = 2) -> None:
+    desk.tasks.schedule(desk.sending(payload_version=version), 0)
+
+
+@pytest.mark.parametrize("version", [2, 12])
+def test_a_task_newer_than_every_workers_code_waits_in_the_lot_of_its_version(desk: Desk, version: int) -> None:
+    newer(desk, version)
+    assert desk.due()[0].payload_version == version
+
+    assert park(desk, NEWER) == set()
+
+    assert (desk.record().reason, desk.count("parked")) == ("newer version", 1)
+    assert lots(desk) == [Lot(SHARD, "default", "act", version)]
+    assert unpark(desk) == unpark(desk, version + 1) == 0
+    assert unpark(desk, version) == 1
+    assert lots(desk) == []
+
+
+def test_a_task_newer_than_every_workers_code_becomes_a_dead_letter_only_after_the_grace(desk: Desk) -> None:
+    newer(desk)
+    park(desk, NEWER)
+    desk.wait(GRACE - 0.001)
+    assert desk.due() == []
+    desk.wait(0.001)
+
+    assert park(desk, NEWER) == {"t"}
+
+    record = desk.record()
+    assert (record.state, record.reason, record.result) == ("d", "SchemaMigrationError", b"failure")
+    assert (record.attempt, record.crashes, lots(desk)) == (0, 0, [])
+
+
+def test_the_grace_of_a_newer_version_begins_when_its_reason_does(desk: Desk) -> None:
+    newer(desk)
+    park(desk)
+    desk.wait(LONGEST)
+    assert park(desk, NEWER) == set()
+    desk.wait(GRACE - 0.001)
+    assert desk.due() == []
 
 
 # -- decline ----------------------------------------------------------------------------------------------------------
@@ -184,6 +233,37 @@ def test_a_published_copy_that_is_declined_is_published_again_at_once(desk: Desk
     (due,) = desk.due()
     assert due.fence > stamp
     assert (due.published, desk.count("declined")) == (0, 1)
+
+
+def decline(desk: Desk) -> float:
+    """Decline a published copy; returns after how many seconds the task is due again."""
+    assert desk.tasks.decline("w1", desk.sending(), desk.published())
+    before = desk.wait(0)
+    while not desk.due():
+        desk.wait(0.25)
+    return (desk.wait(0) - before) / SECOND
+
+
+def test_a_task_that_is_declined_again_and_again_waits_longer_each_time(desk: Desk) -> None:
+    desk.tasks.schedule(desk.sending(), 0)
+    assert [decline(desk) for _ in range(9)] == [0, 0.25, 0.5, 1, 2, 4, 5, 5, 5]
+
+
+def test_a_task_that_ran_or_was_parked_is_offered_at_once_when_it_is_declined_again(desk: Desk) -> None:
+    desk.tasks.schedule(desk.sending(), 0)
+    assert [decline(desk) for _ in range(3)] == [0, 0.25, 0.5]
+    park(desk, UNKNOWN)
+    unpark(desk)
+    assert [decline(desk) for _ in range(3)] == [0, 0.25, 0.5]
+    desk.fail(desk.claim(seen=desk.published()).fence, retry=True)
+    desk.wait(60)
+    assert [decline(desk) for _ in range(2)] == [0, 0.25]
+
+
+def test_a_declined_copy_tells_the_version_that_its_record_lacks(desk: Desk) -> None:
+    desk.tasks.schedule(desk.sending(), 0)
+    desk.tasks.decline("w1", desk.sending(payload_version=3), desk.published())
+    assert desk.due()[0].payload_version == desk.record().payload_version == 3
 
 
 def test_a_copy_of_a_task_that_runs_or_has_ended_changes_nothing_when_it_is_declined(desk: Desk) -> None:

@@ -38,6 +38,7 @@ local function own(state)
   disown(id, rec)
   rec[STATE], rec[FENCE], rec[OWNER], rec[NONCE], rec[GRANTED] = state, next_fence(now, math.max(seen, rec[FENCE])), caller, nonce, now
   if seen > 0 then rec[STICKY] = true end
+  rec[DECLINED] = 0
   redis.call('ZREM', DUE, id)
   redis.call('ZADD', OWN, ARGV[14], id)
   save(id, rec)

@@ -2,6 +2,7 @@
 -- Makes a dead letter of a copy that cannot even be claimed: undecodable bytes, or an actor that nobody knows.
 --
 -- ARGV  1 now or ''   2 task id   3 queue   4 actor   5 reason   6 the failure, encoded   7 the raw body   8 fence in the copy's stamp
+--       9 payload version
 -- Reply dead · exists
 --
 -- Accepts only an id without record, or `waiting`. A crash before it: the broker still has the copy. After it: it is in the DLQ, and
@@ -14,7 +15,7 @@ local rec, newer = load(id)
 if newer or remembered(id) or (rec and rec[STATE] ~= 's') then return 'exists' end
 if not rec and tonumber(ARGV[8]) > 0 and tonumber(ARGV[8]) <= floor() then return 'exists' end -- settled and forgotten
 if not rec then
-  rec = new_record('d', now, ARGV[3], ARGV[4], 0, 0, ARGV[7])
+  rec = new_record('d', now, ARGV[3], ARGV[4], 0, tonumber(ARGV[9]), ARGV[7])
   count('accepted')
 end
 rec[STATE], rec[FENCE], rec[RESULT], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), ARGV[6], true

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Takes custody of a copy that its worker cannot run because its code lacks the actor: an older version in a rolling deploy.
+-- Takes custody of a copy that its worker cannot run, because its code lacks the actor or is older than the payload: an older version in
+-- a rolling deploy. Nothing counts as an attempt or a crash.
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence in the copy's stamp (0: a first-hand copy)   5 max resurrections
 --       6 queue   7 actor   8 payload version   9 body
@@ -8,8 +9,14 @@
 -- Accepts no record and `waiting`, which become due at once under a new fence, and ended tasks whose hooks wait for an owner; also, like
 -- claim, what a loss of data has set back. Everything else moves by itself, so its copy is only acknowledged (R4).
 -- A crash before it: the broker still has the copy. After it: the record is due, and the copy is stale. Repeated, it answers `stale`.
+--
+-- Nothing keeps the next copy from the same worker, so a task that is declined again and again waits longer each time.
 -- include clock
 -- include record
+-- include due_time
+
+-- How long (µs) a task waits after it was declined for the second time, doubling from then on, and at most.
+local AGAIN, LONGEST = 250000, 5000000
 local now = now_us()
 local caller, id, seen = ARGV[2], ARGV[3], tonumber(ARGV[4])
 if buried(caller) then return 'fenced' end
@@ -17,8 +24,10 @@ local rec, newer = load(id)
 if newer then return 'newer' end
 
 local function decline()
-  rec[FENCE], rec[BODY] = math.max(rec[FENCE], seen), ARGV[9]
-  put_back(id, rec, now, AT_ONCE)
+  local before = rec[DECLINED] or 0
+  rec[FENCE], rec[PAYLOAD_VERSION], rec[BODY] = math.max(rec[FENCE], seen), tonumber(ARGV[8]), ARGV[9]
+  rec[DECLINED] = before + 1
+  put_back(id, rec, now, before == 0 and AT_ONCE or due_time(now) + math.min(LONGEST, AGAIN * 2 ^ math.min(before - 1, 20)))
   save(id, rec)
   count('declined')
   event(now, 'declined', id, 'worker', caller)

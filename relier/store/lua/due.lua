@@ -6,7 +6,7 @@
 -- ARGV  1 now or ''   2 how many at most   3 how many body bytes at most   4 the shard's age as the caller last saw it ('' never)
 --       5 how long (µs, its monotonic clock) it has watched since
 -- Reply {records due in all, flat list of: task id, fence, state, suspect (0, 1; 2: its next crash is its last), crashes,
---       times published, queue, actor, body; age, 1 if the caller's time was taken into account (else it goes on counting)}
+--       times published, queue, actor, payload version, body; age, 1 if the caller's time was taken into account (else it goes on counting)}
 -- include clock
 -- include record
 -- include due_time
@@ -35,7 +35,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(at), 'LIMIT', 0
     local n = #out
     out[n + 1], out[n + 2], out[n + 3], out[n + 4] = id, int(rec[FENCE]), rec[STATE], suspicion(rec)
     out[n + 5], out[n + 6], out[n + 7], out[n + 8] = rec[CRASHES], rec[PUBS], rec[QUEUE], rec[ACTOR]
-    out[n + 9] = rec[BODY]
+    out[n + 9], out[n + 10] = rec[PAYLOAD_VERSION], rec[BODY]
   end
 end
 return { redis.call('ZCOUNT', DUE, '-inf', int(at)), out, int(old), counted and 1 or 0 }

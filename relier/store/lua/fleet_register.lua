@@ -1,6 +1,7 @@
 -- Makes a worker known, before it consumes anything.
 --
--- ARGV  1 now or ''   2 worker   3 what it tells about itself (JSON)   4 digest of its actors' names, or ''   5 these names (JSON)
+-- ARGV  1 now or ''   2 worker   3 what it tells about itself (JSON)   4 digest of its actors, or ''   5 their names and
+--       newest payload versions (a JSON object; an earlier version wrote a list of names)
 -- Reply ok · gone (this identity was declared dead; come back under a new one)
 --
 -- A crash after it: the worker never beats and is declared dead like any other.

@@ -3,7 +3,7 @@
 --
 -- ARGV  1 now or ''   2 HSCAN cursor ('0' at first)   3 about how many
 -- Reply {next cursor ('0' at the end), a list of {task id, state, outcome, reason, queue, actor, owner, attempt, crashes,
---       times published, created, granted, due or '', '1' if something will move it on}}
+--       times published, created, granted, due or '', '1' if something will move it on, payload version}}
 --       A record of a newer format has the state `newer`, and nothing else.
 --
 -- What will move a record on: a place in the due index, in its owner's set, in the DLQ, or among the ended that are forgotten in
@@ -21,7 +21,8 @@ for i = 1, #scanned[2], 2 do
     local moves = redis.call('ZSCORE', rec[STATE] == 'd' and DLQ or rec[STATE] == 'e' and END or DUE, id)
     if rec[OWNER] ~= '' then moves = redis.call('ZSCORE', own_key(rec[OWNER]), id) end
     out[#out + 1] = { id, rec[STATE], rec[OUTCOME], rec[REASON], rec[QUEUE], rec[ACTOR], rec[OWNER], rec[ATTEMPT], rec[CRASHES],
-      rec[PUBS], int(rec[CREATED] * 1000000), int(rec[GRANTED]), shown_due(id, rec, now), moves and '1' or '0' }
+      rec[PUBS], int(rec[CREATED] * 1000000), int(rec[GRANTED]), shown_due(id, rec, now), moves and '1' or '0',
+      rec[PAYLOAD_VERSION] }
   end
 end
 return { scanned[1], out }

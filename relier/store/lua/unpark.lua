@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Lets tasks out of a lot: somebody can run them now.
 --
--- ARGV  1 now or ''   2 the lot: queue LF actor   3 how many at most
+-- ARGV  1 now or ''   2 the lot's name   3 how many at most
 -- Reply how many are left in the lot
 --
 -- Accepts records that are still parked; what moved on only leaves the lot. A crash before it: the lot is found again. After it: they

@@ -18,6 +18,8 @@ local FORMAT = 1
 local VERSION, STATE, FENCE, OWNER, NONCE, GRANTED, STICKY, SUSPECT = 1, 2, 3, 4, 5, 6, 7, 8
 local ATTEMPT, CRASHES, MAX_CRASHES, PUBS, CREATED, QUEUE, ACTOR = 9, 10, 11, 12, 13, 14, 15
 local OUTCOME, REASON, FINGERPRINT, RESULT, RUNS, CHECKPOINT, TASK_KEYS, PAYLOAD_VERSION, BODY = 16, 17, 18, 19, 20, 21, 22, 23, 24
+-- How often the task was declined since it last ran or was parked; a record of an earlier version ends before it.
+local DECLINED = 25
 
 -- How many finished runs a record remembers; older ones are dropped.
 local RUNS_KEPT = 20
@@ -39,7 +41,7 @@ end
 
 local function new_record(state, now, queue, actor, max_crashes, payload_version, body)
   return { FORMAT, state, 0, '', '', 0, false, false, 0, 0, max_crashes, 0, math.floor(now / 1000000), queue, actor,
-           '', '', '', '', false, '', '', payload_version, body }
+           '', '', '', '', false, '', '', payload_version, body, 0 }
 end
 
 -- Whether the task has ended and its id is kept, be it with a record or without.
