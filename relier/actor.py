@@ -87,7 +87,7 @@ class RelierActor(dramatiq.Actor[P, R]):
         batch = list(messages)
         for place, message in enumerate(batch):
             _check_message(message, place, self.actor_name)
-        return [TaskReceipt.of(message) for message in _enqueue_all(self.broker, batch)]
+        return [TaskReceipt.of(message, self.broker) for message in _enqueue_all(self.broker, batch)]
 
     def message_with_options(
         self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
@@ -100,7 +100,7 @@ class RelierActor(dramatiq.Actor[P, R]):
 
     def _publish(self, message: dramatiq.Message[Any]) -> TaskReceipt:
         try:
-            return TaskReceipt.of(self.broker.enqueue(message))
+            return TaskReceipt.of(self.broker.enqueue(message), self.broker)
         except Exception:
             _check_encodable(message)  # says more than an encoder that knows no actor
             raise

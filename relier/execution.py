@@ -344,8 +344,15 @@ class Execution:
         return self._skip("cancelled")
 
     def _discard(self, run: Run, reason: str) -> None:
-        self._close(run, lambda: self.tasks.discard(run.worker_id, run.sending, run.fence, reason))
+        remember = self._remembered_for(reason)
+        self._close(run, lambda: self.tasks.discard(run.worker_id, run.sending, run.fence, reason, remember=remember))
         run.settles = True
+
+    def _remembered_for(self, reason: str) -> float:
+        """Return how long (s) somebody may ask for this end: whoever waits for a result, or cancelled the task."""
+        settings = self.process.settings
+        kept = kept_for(self.broker, self.message, settings) / 1000
+        return kept or (settings.result_ttl if reason == "cancelled" else 0.0)
 
     def _judge(self, run: Run, error: BaseException) -> Failure:
         policy = RetryPolicy.of(self.message.options, self.actor.options)

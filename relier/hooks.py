@@ -21,9 +21,9 @@ def option(broker: Broker, message: Any, name: str) -> Any:
 
 
 def results_of(broker: Broker, message: Any) -> tuple[Results, int] | None:
-    """Return the Results middleware and the time to live in ms, if this message's result is to be stored."""
+    """Return the Results middleware and the time to live in ms, if a hook is to store this message's result."""
     for middleware in broker.middleware:
-        if isinstance(middleware, Results):
+        if isinstance(middleware, Results) and not getattr(middleware.backend, "kept_by_commit", False):
             store_results, ttl = middleware._lookup_options(broker, message)  # type: ignore[no-untyped-call]
             return (middleware, ttl) if store_results else None
     return None

@@ -69,9 +69,9 @@ def installation_of(broker: Broker) -> Installation:
     return cast("Installation", broker.__dict__["relier_installation"])
 
 
-def default_store() -> Store:
-    """Return the store of the global broker, if Relier is on one, else that of the settings."""
-    broker = dramatiq.broker.global_broker
+def store_of(broker: Broker | None = None) -> Store:
+    """Return the store of a broker, by default the global one; that of the settings when Relier is not on it."""
+    broker = broker or dramatiq.broker.global_broker
     return installation_of(broker).store if broker is not None and is_installed(broker) else get_store()
 
 

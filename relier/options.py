@@ -32,6 +32,8 @@ RELIER_OPTIONS = frozenset(
 )
 #: Dramatiq's, honoured by Relier's own retries.
 RETRY_OPTIONS = frozenset({"max_retries", "min_backoff", "max_backoff", "throws", "retry_when"})
+#: Dramatiq's, honoured with and without its Results.
+RESULT_OPTIONS = frozenset({"store_results", "result_ttl"})
 #: Parameters of the decorator itself.
 DECORATOR_OPTIONS = frozenset({"queue", "queue_name", "actor_name", "priority", "broker"})
 #: Options of the contract that this version does not have yet.
@@ -61,7 +63,7 @@ def check_queue(queue: str, settings: Settings) -> str:
 
 def check_names(actor_name: str, options: Collection[str], of_broker: Collection[str]) -> None:
     """Raise `ValueError` for an option that neither Relier nor the broker's middleware knows."""
-    known = RELIER_OPTIONS | RETRY_OPTIONS | {"store_results"} | set(of_broker)
+    known = RELIER_OPTIONS | RETRY_OPTIONS | RESULT_OPTIONS | set(of_broker)
     for name in sorted(set(options) - known):
         close = difflib.get_close_matches(name, known | DECORATOR_OPTIONS | MISSING_OPTIONS, n=1)
         if close:
@@ -69,11 +71,6 @@ def check_names(actor_name: str, options: Collection[str], of_broker: Collection
         raise ValueError(
             f"Unknown option {name!r} of actor {actor_name!r}. An option of a middleware exists once that"
             " middleware is on the broker."
-        )
-    if "store_results" in options and "store_results" not in of_broker:
-        raise ValueError(
-            f"Actor {actor_name!r}: store_results needs Dramatiq's Results middleware, and the broker has none:"
-            " broker.add_middleware(Results(backend=...)) before the actor is declared."
         )
 
 
@@ -87,6 +84,7 @@ def check_values(actor_name: str, options: Mapping[str, Any], settings: Settings
     _whole(actor_name, checked, "max_retries", least=0, none=True)
     _whole(actor_name, checked, "min_backoff", least=0, none=True)
     _whole(actor_name, checked, "max_backoff", least=0, none=True)
+    _whole(actor_name, checked, "result_ttl", least=1, none=True)
     if (checked.get("min_backoff") or 0) > (checked.get("max_backoff") or float("inf")):
         raise ValueError(f"Actor {actor_name!r}: min_backoff must not exceed max_backoff (both milliseconds).")
     if checked.get("on_crash", "retry") not in ("retry", "dead"):

@@ -31,11 +31,18 @@ class Kept:
         return {"res": self.ttl, **({"marker": self.marker} if self.marker else {})}
 
 
+def is_idempotent(broker: Broker, message: Any) -> bool:
+    """Whether a message is one of an idempotent actor."""
+    actor = broker.actors.get(message.actor_name)
+    options = actor.options if actor else {}
+    return bool(options.get("idempotent")) or options.get("idempotency_key") is not None
+
+
 def kept_for(broker: Broker, message: Any, settings: Settings) -> int:
     """Return how long (ms) a message's result is to be kept; 0 when it is not."""
     actor = broker.actors.get(message.actor_name)
     options = actor.options if actor else {}
-    idempotent = options.get("idempotent") or options.get("idempotency_key") is not None
+    idempotent = is_idempotent(broker, message)
     if not (idempotent or message.options.get("store_results", options.get("store_results"))):
         return 0
     ttl = message.options.get("result_ttl") or options.get("result_ttl") or settings.result_ttl * 1000

@@ -11,6 +11,7 @@ import typer
 from dramatiq import Broker
 
 from relier.brokers import default_broker
+from relier.cancelling import cancel_task
 from relier.errors import RelierError
 from relier.fleet_checks import depths
 from relier.settings import Settings, get_settings
@@ -191,13 +192,10 @@ def cancel(task_id: TaskId, as_json: AsJson = False) -> None:
 
 
 def request_cancel(store: Store, task_id: str) -> str:
-    """Cancel a task, or ask its owner to; returns cancelled, asked, ended, or running when nobody listens."""
-    shard = Survey(store).locate(task_id)
-    if shard is None:
+    """Cancel a task, or ask its owner to; returns what `relier.cancelling` says."""
+    known = store.known(task_id)
+    if not known.state:
         raise RelierError(
             f"There is no record of task {task_id!r}. A message that no worker has claimed cannot be named yet."
         )
-    outcome, owner, _ = store.tasks.hold(task_id, "cancel", who(), shard)
-    if outcome == "running" and store.fleet.tell(owner, {"type": "cancel", "task": task_id}):
-        return "asked"
-    return outcome
+    return cancel_task(store, task_id, who(), known.shard)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from typing import Any
 
-import redis
 from dramatiq import Broker, Message
 from dramatiq.common import q_name
 from dramatiq.results import Results
@@ -54,11 +53,6 @@ class OwnBroker(Broker, ABC):
     @abstractmethod
     def shares_redis(self) -> bool:
         """Whether broker and store are the same Redis: then they lose and keep the same writes."""
-
-    @property
-    @abstractmethod
-    def results_client(self) -> redis.Redis:
-        """The client of the Redis that keeps Dramatiq's results."""
 
     @abstractmethod
     def _send(self, message: Message[Any]) -> Message[Any]:

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import uuid4
 
 import pika.exceptions
-import redis
 from dramatiq import Message
 from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
@@ -87,10 +86,6 @@ class RelierRabbitmqBroker(OwnBroker):
     @property
     def shares_redis(self) -> bool:
         return False
-
-    @property
-    def results_client(self) -> redis.Redis:
-        return self.store.client
 
     def _wired(self) -> _Wires:
         wires = self._wires

@@ -84,10 +84,6 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
         """The client that messages go through."""
         return self.runner.client
 
-    @property
-    def results_client(self) -> redis.Redis:
-        return self.connection
-
     def _keys(self, queue_name: str, broker_id: str | None = None) -> tuple[str, str, str]:
         full = f"{self.namespace}:{queue_name}"
         return full, full + ".msgs", f"{self.namespace}:__acks__.{broker_id or self.broker_id}.{queue_name}"

@@ -1,4 +1,4 @@
-"""Dramatiq's results, kept in the broker's Redis, else in the store's, connected on first use."""
+"""Dramatiq's `Results` on Relier's own brokers: it reads what the commit kept, and writes nothing."""
 
 from __future__ import annotations
 
@@ -6,56 +6,65 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import redis
-from dramatiq.results import Results, ResultTimeout
+from dramatiq.results import ResultBackend, ResultFailure, ResultMissing, Results, ResultTimeout
 from dramatiq.results.backend import DEFAULT_TIMEOUT
-from dramatiq.results.backends import RedisBackend
 
-from relier.store.connection import UNAVAILABLE
+from relier import errors
+from relier.envelope import is_stamped, stamp_of
+from relier.results import is_idempotent
+from relier.store.known import Known
+from relier.waiting import Wait, asked
 
 if TYPE_CHECKING:
     from relier.brokers.own import OwnBroker
 
-#: Longest wait (s) of one blocking call: below every sensible socket timeout.
-LONGEST_WAIT = 1.0
 
+class StoreBackend(ResultBackend):
+    """Gives `message.get_result()` what the commit kept. Its hooks do nothing, so that there is nothing to replay."""
 
-class LazyRedisBackend(RedisBackend):  # type: ignore[misc]
-    """Stores results through a connection that is made on first use."""
+    #: Tells `relier.hooks` that results are kept without a hook.
+    kept_by_commit = True
 
-    def __init__(self, broker: OwnBroker, namespace: str) -> None:
+    def __init__(self, broker: OwnBroker) -> None:
+        super().__init__(namespace=broker.settings.namespace)
         self._broker = broker
-        super().__init__(namespace=namespace, client=broker)
-
-    @property
-    def client(self) -> redis.Redis:
-        return self._broker.results_client
-
-    @client.setter
-    def client(self, client: Any) -> None:
-        """Ignored: the broker's is used."""
 
     def get_result(self, message: Any, *, block: bool = False, timeout: int | None = None) -> Any:
-        """Return a result; with `block` wait up to `timeout` milliseconds, in steps shorter than a socket's timeout."""
-        if not block:
-            return super().get_result(message)
-        key, end = self.build_message_key(message), time.monotonic() + (timeout or DEFAULT_TIMEOUT) / 1000
-        while (left := end - time.monotonic()) > 0:
-            data = self.client.brpoplpush(key, key, timeout=max(0.05, min(left, LONGEST_WAIT)))
-            if data is not None:
-                return self.unwrap_result(self.encoder.decode(data))
-        raise ResultTimeout(message)  # type: ignore[no-untyped-call]
+        """Return a result; with `block` wait up to `timeout` milliseconds (default: ten seconds).
 
-    def _store(self, message_key: str, result: Any, ttl: int) -> None:
-        """Store a result, however long Redis is away: a hook that fails is not repeated."""
-        pause = 0.01
-        while True:
-            try:
-                super()._store(message_key, result, ttl)
-                return
-            except UNAVAILABLE:
-                time.sleep(pause)
-                pause = min(pause * 2, 0.5)
+        Raises Dramatiq's `ResultFailure` for a task that is a dead letter or was discarded, `ResultTimeout`, and
+        `ResultMissing` when there is none yet or none is kept. A task that was skipped has `None`, as in Dramatiq.
+        """
+        try:
+            return self._wait(message, (DEFAULT_TIMEOUT if timeout is None else timeout) / 1000 if block else 0)
+        except errors.ResultMissing as missing:
+            raise ResultMissing(str(missing)) from None  # type: ignore[no-untyped-call]
+        except errors.ResultTimeout:
+            kind = ResultTimeout if block else ResultMissing
+            raise kind(message) from None
+        except errors.TaskFailedError as failure:
+            if failure.reason == "discarded: skipped":
+                return None
+            text = f"actor raised {failure}" if failure.message else str(failure)
+            raise ResultFailure(text, failure.reason, failure.message) from None  # type: ignore[no-untyped-call]
+
+    def _wait(self, message: Any, timeout: float) -> Any:
+        stamp, store = stamp_of(message), self._broker.store
+        certain = is_stamped(message) or not is_idempotent(self._broker, message)
+
+        def look(shard: int | None) -> Known:
+            return asked(lambda: store.known(stamp.task_id, shard, result=True))
+
+        wait = Wait(stamp.task_id, look, timeout, stamp.shard if certain else None)
+        for pause in wait.pauses():
+            time.sleep(pause)
+        return wait.result
+
+    def store_result(self, message: Any, result: Any, ttl: int) -> None:
+        """Do nothing: the commit kept it."""
+
+    def store_exception(self, message: Any, exception: Exception, ttl: int) -> None:
+        """Do nothing: the dead letter has it."""
 
 
 def quiet_results(broker: OwnBroker) -> Results:
@@ -63,9 +72,8 @@ def quiet_results(broker: OwnBroker) -> Results:
 
     An actor that returns a value nobody stores is ordinary; Dramatiq warns of each one.
     """
-    backend = LazyRedisBackend(broker, f"rl-results:{broker.settings.namespace}")
     ttl = int(broker.settings.result_ttl * 1000)
-    results = Results(backend=backend, result_ttl=ttl)  # type: ignore[no-untyped-call]
-    results.logger = logging.getLogger("relier.results")
+    results = Results(backend=StoreBackend(broker), result_ttl=ttl)  # type: ignore[no-untyped-call]
+    results.logger = logging.getLogger(__name__)
     results.logger.setLevel(logging.ERROR)
     return results

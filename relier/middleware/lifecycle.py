@@ -38,6 +38,8 @@ class Lifecycle(Middleware):
       on_crash(str): `retry` (default), or `dead`: the first crash makes a dead letter.
       transient, deterministic: exception classes that are always, or never, worth a retry.
       schema_version(int): The version of the payload that this code writes and takes. Defaults to 1.
+      store_results(bool): Whether what the actor returns is kept, for receipts. Defaults to False.
+      result_ttl(int): For how many milliseconds. Defaults to `RELIER_RESULT_TTL`.
     """
 
     def __init__(self, installation: Installation) -> None:
@@ -57,6 +59,8 @@ class Lifecycle(Middleware):
             "transient",
             "deterministic",
             "schema_version",
+            "store_results",
+            "result_ttl",
         }
 
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:

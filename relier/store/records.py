@@ -10,6 +10,15 @@ from typing import Any
 STATES = {"s": "waiting", "r": "running", "h": "ended, hooks pending", "e": "ended", "d": "dead"}
 
 
+def status_of(state: str, outcome: str, published: int) -> str:
+    """Return the word for a record's state: queued, scheduled, running, completed, dead or discarded."""
+    if state == "s":
+        return "queued" if published else "scheduled"
+    if state == "r":
+        return "running"
+    return outcome or "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One finished run of a task. Times are seconds since the epoch on the server's clock."""
@@ -51,11 +60,7 @@ class Record:
     @property
     def status(self) -> str:
         """The word of `TaskReceipt.status()`: queued, scheduled, running, completed, dead or discarded."""
-        if self.state == "s":
-            return "queued" if self.published else "scheduled"
-        if self.state == "r":
-            return "running"
-        return self.outcome or "unknown"
+        return status_of(self.state, self.outcome, self.published)
 
 
 def remembered(task_id: str) -> Record:

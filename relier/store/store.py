@@ -15,6 +15,7 @@ from relier.store.connection import ScriptRunner
 from relier.store.durability import Custody, Durability
 from relier.store.fleet import Fleet
 from relier.store.keys import CLOCKS, SHARDS, Keys, shard_of
+from relier.store.known import Known, known
 from relier.store.records import Record, parse_record
 from relier.store.scripts import load_all, script
 from relier.store.tasks import Tasks
@@ -71,9 +72,12 @@ class Store:
         return found.get(task_id)
 
     def status(self, task_id: str) -> str | None:
-        """Return queued, scheduled, running, completed, dead or discarded; None without a record."""
-        record = self.record(task_id)
-        return record.status if record else None
+        """Return queued, scheduled, running, completed, dead or discarded; None when nothing is known of it."""
+        return self.known(task_id).status or None
+
+    def known(self, task_id: str, shard: int | None = None, *, result: bool = False) -> Known:
+        """Look at one task; see `relier.store.known.known`."""
+        return known(self.runner, self.keys, task_id, shard, result=result)
 
     def scan(self) -> Iterator[Record]:
         """Iterate over every record, shard by shard, without blocking the server. Bare remembered ids are left out."""

@@ -152,12 +152,16 @@ class Tasks:
         )
         return self._closing("fail", worker, sending, fence, args)
 
-    def discard(self, worker: str, sending: Sending, fence: int, reason: str, seen_fence: int = 0) -> bool:
+    def discard(
+        self, worker: str, sending: Sending, fence: int, reason: str, seen_fence: int = 0, *, remember: float = 0.0
+    ) -> bool:
         """End a task on request. False: the run was lost.
 
-        `fence` 0: its copy, whose stamp carries `seen_fence`, was never claimed.
+        `fence` 0: its copy, whose stamp carries `seen_fence`, was never claimed. `remember`: keep its record for so
+        many seconds at least, even when nothing else asks for it.
         """
-        args = (sending.task_id, fence, reason, self._keep, sending.queue, sending.actor, seen_fence)
+        keep = max(self._keep, _micros(remember))
+        args = (sending.task_id, fence, reason, keep, sending.queue, sending.actor, seen_fence, _flag(remember > 0))
         return self._closing("discard", worker, sending, fence, args) == "discarded"
 
     def hand_over(self, worker: str, sending: Sending, fence: int, why: str) -> bool:
@@ -352,10 +356,17 @@ class Tasks:
         )
         return _decode(reply) != "fenced"
 
-    def hold(self, task_id: str, action: str, who: str, shard: int | None = None) -> tuple[str, str, int]:
-        """Hold, cancel or release a task; returns what happened, and owner and fence of a running one."""
+    def hold(
+        self, task_id: str, action: str, who: str, shard: int | None = None, unclaimed_before: int = 0
+    ) -> tuple[str, str, int]:
+        """Hold, cancel or release a task; returns what happened, and owner and fence of a running one.
+
+        `unclaimed_before`: the time (µs since the epoch) before which the task was surely not claimed; by it the
+        cancelling of a task without record is known to have come in time.
+        """
         where = shard_of(task_id) if shard is None else shard
-        reply = [_decode(part) for part in self._run("hold", where, "", task_id, action, _micros(MARK_KEPT), who)]
+        args = (task_id, action, _micros(MARK_KEPT), who, unclaimed_before)
+        reply = [_decode(part) for part in self._run("hold", where, "", *args)]
         return (reply[0], reply[1], int(reply[2])) if len(reply) > 1 else (reply[0], "", 0)
 
     def group_create(self, group_id: str, size: int, ttl_ms: int) -> None:

@@ -135,9 +135,20 @@ def test_a_running_task_is_not_marked_but_its_owner_is_named(desk: Desk) -> None
 
 
 def test_a_task_cancelled_before_its_copy_came_is_settled(desk: Desk) -> None:
-    assert mark(desk, "cancel") == "cancelled"
+    unclaimed_before = NOW + 1
+    for _ in range(2):
+        assert desk.tasks.hold("t", "cancel", "somebody", SHARD, unclaimed_before)[0] == "cancelled"
     assert desk.claim().verdict is Verdict.SETTLED
     assert (desk.count("accepted"), desk.count("discarded:cancelled")) == (1, 1)
+
+
+@pytest.mark.parametrize("since", [0, NOW])
+def test_a_task_that_may_have_run_and_been_forgotten_is_only_marked(desk: Desk, since: int) -> None:
+    desk.settle(desk.run(task="other"), "other", confirmed=True)
+    for _ in range(2):
+        assert desk.tasks.hold("t", "cancel", "somebody", SHARD, since)[0] == "marked"
+    assert desk.claim().verdict is Verdict.SETTLED
+    assert (desk.count("accepted"), desk.count("discarded:cancelled")) == (2, 1)
 
 
 def test_a_waiting_task_is_cancelled(desk: Desk) -> None:
@@ -145,7 +156,7 @@ def test_a_waiting_task_is_cancelled(desk: Desk) -> None:
     stamp = desk.published()
     assert mark(desk, "cancel") == "cancelled"
     assert desk.claim(seen=stamp).verdict is Verdict.SETTLED
-    assert mark(desk, "cancel") == "ended"
+    assert (mark(desk, "cancel"), mark(desk, "release")) == ("cancelled", "ended")
 
 
 def test_a_dead_letter_is_cancelled(desk: Desk) -> None:

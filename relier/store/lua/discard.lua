@@ -2,7 +2,7 @@
 -- Ends a task on request: too old, skipped by a foreign middleware or by the actor, cancelled.
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence (0: the task was not claimed)   5 reason   6 retention (µs)
---       7 queue   8 actor   9 fence in the copy's stamp
+--       7 queue   8 actor   9 fence in the copy's stamp   10 '1' if its end is to be found for as long as a result would be
 -- Reply discarded · refused · lost · unknown (see astray)
 --
 -- Without a fence it accepts no record and `waiting`; with one only `running` under exactly this fence, so that a run that was
@@ -29,6 +29,7 @@ if not rec then
   count('accepted')
 end
 rec[REASON] = reason
+if ARGV[10] == '1' then rec[STICKY] = true end
 remember_end(id, rec, 'discarded', tonumber(ARGV[6]))
 save(id, rec)
 count('discarded')

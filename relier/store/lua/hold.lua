@@ -1,30 +1,36 @@
 -- Marks tasks from outside: holds a waiting task, cancels one, or lets a held one or a dead letter run.
 --
 -- ARGV  1 now or ''   2 task id   3 'hold', 'cancel' or 'release'   4 retention of the mark (µs)   5 who asks
+--       6 cancel: the time (µs) before which the task was surely not claimed; 0 when nobody knows
 -- Reply {what happened, owner and fence if the task is running}
---       held · cancelled · running (ask its owner) · released · ended · unknown
+--       held · cancelled · marked · running (ask its owner) · released · ended · unknown
 --
 -- hold and release accept `waiting`; release also `dead`. cancel accepts no record, `waiting` and `dead`: a first-hand copy that
--- comes later finds it ended. A running task is not touched here: its owner's fence decides, and the caller sends it the request.
+-- comes later finds it ended. Without a record it answers `cancelled` when no task of the shard was claimed since that time, else
+-- `marked`: then this one may have run, and been forgotten. Repeated, it answers the same. A running task is not touched here: its
+-- owner's fence decides, and the caller sends it the request.
 -- A crash before it: nothing happened. After it: the mark is in the record; a released task is due.
 -- include clock
 -- include record
 -- include due_time
 -- include end
+-- include result
 local now = now_us()
 local id, action, keep, who = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local FAR = 4102444800000000 -- the year 2100: held until somebody releases it
 local rec, newer = load(id)
 if newer then return { 'newer' } end
-if not rec and remembered(id) then return { 'ended' } end
+if not rec and (remembered(id) or has_result(id)) then return { 'ended' } end
 if not rec then
   if action ~= 'cancel' then return { 'unknown' } end
   rec = new_record('s', now, '', '', 0, 0, '')
-  rec[FENCE] = next_fence(now)
+  if floor() >= tonumber(ARGV[6]) then rec[NONCE] = 'marked' end
   count('accepted')
 end
 local state = rec[STATE]
+local function cancelled() return rec[NONCE] == 'marked' and 'marked' or 'cancelled' end
 if state == 'r' then return { 'running', rec[OWNER], int(rec[FENCE]) } end
+if action == 'cancel' and state == 'e' and rec[REASON] == 'cancelled' then return { cancelled() } end
 if state == 'e' or state == 'h' then return { 'ended' } end
 
 if action == 'hold' then
@@ -54,4 +60,4 @@ else
   event(now, 'released', id, 'by', who)
 end
 save(id, rec)
-return { action == 'hold' and 'held' or action == 'cancel' and 'cancelled' or 'released' }
+return { action == 'hold' and 'held' or action == 'cancel' and cancelled() or 'released' }
