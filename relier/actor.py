@@ -16,6 +16,7 @@ import dramatiq.broker
 from dramatiq.message import get_encoder
 
 from relier.context import ContextParameter, accept_context, context_parameter
+from relier.idempotency import check_template
 from relier.options import QUEUE_PRIORITIES, check_names, check_queue, check_values
 from relier.receipts import TaskReceipt
 from relier.settings import Settings, get_settings
@@ -168,6 +169,12 @@ def rl_actor(
         what Relier makes of a failure by itself.
       schema_version: Version of the payload that the function takes, from 1. Raise it when its arguments change, and
         register a migration from the version before (`SchemaRegistry`).
+      idempotent: `True`: of all tasks with the same arguments one completes, within `idempotency_ttl`. Default: False.
+      idempotency_key: What makes two tasks the same, instead of all arguments: a function of the arguments (None: this
+        task has no key), or a template such as `"order:{order_id}"`.
+      idempotency_ttl: Seconds for which a completion counts. Default: `RELIER_IDEMPOTENCY_DEFAULT_TTL` (3600).
+      on_duplicate: What a task does whose key another one is running under: `"wait"` for its turn (default), `"join"`:
+        share its end, or `"drop"`.
       **options: Every option that a middleware of the broker knows.
 
     Raises `ValueError`, which names the fix, for anything that could not work.
@@ -181,6 +188,8 @@ def rl_actor(
         settings = get_settings()
         lane = check_queue("default" if wanted is None else wanted, settings)
         checked = check_values(name, options, settings)
+        parameter = context_parameter(_signature_of(fn))
+        check_template(name, checked.get("idempotency_key"), fn, parameter.name if parameter else None)
         chosen = _protected(broker or _default_broker(settings))
         check_names(name, options, chosen.actor_options)
         return RelierActor(

@@ -47,6 +47,7 @@ class Stamp:
     follow_up: bool = False  #: enqueued by a hook, so a replay may enqueue it again
     suspicion: Suspicion = Suspicion.NONE  #: how alone its crashes make it run
     queue: str = ""  #: the task's own queue, on a copy that the recovery queue carries
+    key: str = ""  #: the digest of its idempotency key, which also decided its shard
 
     def option(self) -> dict[str, Any]:
         """Return the stamp as the message option; what is usual is left out."""
@@ -61,6 +62,8 @@ class Stamp:
             option["c"] = int(self.suspicion)
         if self.queue:
             option["q"] = self.queue
+        if self.key:
+            option["k"] = self.key
         return option
 
 
@@ -80,9 +83,12 @@ def _parse(option: dict[str, Any]) -> Stamp | None:
         return None
     if not (isinstance(fence, int) and fence >= 0 and isinstance(version, int) and isinstance(created, int)):
         return None
-    if not isinstance(queue, str):
+    key = option.get("k", "")
+    if not (isinstance(queue, str) and isinstance(key, str)):
         return None
-    return Stamp(task_id, shard, fence, version, created, bool(option.get("d")), _suspicion(option.get("c")), queue)
+    return Stamp(
+        task_id, shard, fence, version, created, bool(option.get("d")), _suspicion(option.get("c")), queue, key
+    )
 
 
 def _suspicion(value: Any) -> Suspicion:
@@ -108,7 +114,7 @@ def version_of(message: Any) -> int:
     return version if isinstance(version, int) else 1
 
 
-def stamp_first_hand(message: Message[Any], payload_version: int = 1) -> Message[Any]:
+def stamp_first_hand(message: Message[Any], payload_version: int = 1, key: str = "") -> Message[Any]:
     """Return a stamped copy of a message that is enqueued for the first time.
 
     The task id is the message id. When this process enqueued the same message before (`pipeline.run()` or `group.run()`
@@ -117,15 +123,27 @@ def stamp_first_hand(message: Message[Any], payload_version: int = 1) -> Message
     task_id = message.message_id
     if _sent_before(task_id):
         task_id = f"{task_id}~{secrets.token_hex(4)}"
-    stamp = Stamp(task_id, shard_of(task_id), payload_version=payload_version, created_ms=message.message_timestamp)
+    stamp = Stamp(
+        task_id,
+        shard_of(key or task_id),
+        payload_version=payload_version,
+        created_ms=message.message_timestamp,
+        key=key,
+    )
     return stamped(message, stamp)
 
 
-def stamp_again(message: Message[Any]) -> Message[Any]:
+def stamp_again(message: Message[Any], key: str = "") -> Message[Any]:
     """Return a copy of a stamped message that is a task of its own."""
     stamp = stamp_of(message)
     task_id = f"{message.message_id}~{secrets.token_hex(4)}"
-    fresh = Stamp(task_id, shard_of(task_id), payload_version=stamp.payload_version, created_ms=stamp.created_ms)
+    fresh = Stamp(
+        task_id,
+        shard_of(key or task_id),
+        payload_version=stamp.payload_version,
+        created_ms=stamp.created_ms,
+        key=key,
+    )
     return stamped(message, fresh)
 
 
@@ -147,11 +165,12 @@ def keeps_stamps() -> bool:
     return getattr(_keeping, "on", False)
 
 
-def stamp_follow_up(message: Message[Any], parent: Stamp, payload_version: int = 1) -> Message[Any]:
+def stamp_follow_up(message: Message[Any], parent: Stamp, payload_version: int = 1, key: str = "") -> Message[Any]:
     """Return a stamped copy of a message that a hook of `parent` enqueues; the same at every replay (R7)."""
     suffix = parent.task_id.partition("~")[2]
     task_id = f"{message.message_id}~{suffix}" if suffix else message.message_id
-    stamp = Stamp(task_id, shard_of(task_id), 0, payload_version, message.message_timestamp, follow_up=True)
+    shard = shard_of(key or task_id)
+    stamp = Stamp(task_id, shard, 0, payload_version, message.message_timestamp, follow_up=True, key=key)
     return stamped(message, stamp)
 
 

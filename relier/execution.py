@@ -35,7 +35,7 @@ from relier.runner import CoroutineRun, RunCancelled, coroutine_function
 from relier.runs import Phase, Run, current
 from relier.schema import Arguments, migrations
 from relier.sending import payload_version, sending_of
-from relier.store import Claim, Failure, Settled, Suspicion, Verdict
+from relier.store import HOOKS_ONLY, RUNS, Claim, Failure, Settled, Suspicion, Verdict
 from relier.store.durability import LONG_SINCE
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Execution:
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         run, claim = self._claim_or_reject()
-        if claim.verdict is Verdict.REPLAY:
+        if claim.verdict in HOOKS_ONLY:
             return self._replay(run, claim)
         failpoints.hit("claimed")
         try:
@@ -104,7 +104,7 @@ class Execution:
             run, claim = self._claim_or_reject()
         finally:
             self.process.quarters.leave()
-        if claim.verdict is not Verdict.REPLAY:
+        if claim.verdict not in HOOKS_ONLY:
             try:
                 self._failed(run, error)
             except Exception:
@@ -154,7 +154,7 @@ class Execution:
         self._skip("newer than this code")
 
     def _follow(self, run: Run, claim: Claim) -> Run:
-        if claim.verdict in (Verdict.GRANTED, Verdict.TAKEN_OVER, Verdict.REPLAY):
+        if claim.verdict in RUNS | HOOKS_ONLY:
             return self._own(run, claim)
         self.process.runs.remove(run)
         if claim.age < LONG_SINCE:
@@ -293,6 +293,8 @@ class Execution:
         runs = self.process.runs
         hooks = has_success_hooks(self.broker, self.message)
         encoded, protections = self._result(run, result, hooks)
+        if run.sending.key is not None:
+            protections["key"] = run.sending.key.terms()
         settled = runs.unsettled(run.stamp.shard, limit=20)
         self._close(
             run,

@@ -12,6 +12,7 @@ from dramatiq.common import q_name
 from relier import failpoints
 from relier.admission import admission_of
 from relier.envelope import Stamp, keeping_stamps, stamp_follow_up, stamp_of, version_of
+from relier.idempotency import key_of_follow_up
 from relier.runs import Run
 from relier.sending import payload_version, sending_of
 
@@ -42,7 +43,8 @@ def enqueue_follow_up(
 
     `version` is that of its payload; by default what the producer of the first message has put into it.
     """
-    stamped = stamp_follow_up(message, parent, version_of(message) if version is None else version)
+    key = key_of_follow_up(broker, message)
+    stamped = stamp_follow_up(message, parent, version_of(message) if version is None else version, key)
     if (admission := admission_of(broker)) is not None:
         admission.note(stamped)
     try:

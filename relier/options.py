@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from relier import idempotency
 from relier.admission_limits import check_options
 from relier.settings import Settings
 
@@ -28,6 +29,10 @@ RELIER_OPTIONS = frozenset(
         "admission_limit",
         "admission_window",
         "admission_key",
+        "idempotent",
+        "idempotency_key",
+        "idempotency_ttl",
+        "on_duplicate",
     }
 )
 #: Dramatiq's, honoured by Relier's own retries.
@@ -39,10 +44,6 @@ DECORATOR_OPTIONS = frozenset({"queue", "queue_name", "actor_name", "priority", 
 #: Options of the contract that this version does not have yet.
 MISSING_OPTIONS = frozenset(
     {
-        "idempotent",
-        "idempotency_key",
-        "idempotency_ttl",
-        "on_duplicate",
         "soft_timeout",
         "hard_timeout",
         "on_soft_timeout",
@@ -76,6 +77,7 @@ def check_names(actor_name: str, options: Collection[str], of_broker: Collection
 
 def check_values(actor_name: str, options: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return the options with Relier's defaults filled in. Raises `ValueError` for a bad value."""
+    idempotency.check_options(actor_name, options, settings)
     for name in sorted(MISSING_OPTIONS & set(options)):
         raise ValueError(f"Actor {actor_name!r}: {name} is not available in this version of Relier.")
     checked = {"max_resurrections": settings.max_resurrections, **options}

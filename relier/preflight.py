@@ -213,8 +213,6 @@ def _kind(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
 #: Settings of the contract whose features this version does not have yet.
 WITHOUT_EFFECT = frozenset(
     {
-        "idempotency_default_ttl",
-        "idempotency_inflight_ttl",
         "max_payload_bytes",
         "checkpoint_max_inline_bytes",
         "checkpoint_backend",

@@ -69,7 +69,7 @@ class Publisher:
         batch = sorted(due, key=lambda record: not record.crashes)[:limit]  # Orphans first, from every shard.
         more = total > len(batch)
         self._share = 4 * share if more and 2 * len(batch) < limit else 0  # A few shards have it all: ask for more.
-        return bool(batch) and self._publish(batch, fleet) and more
+        return (not batch or self._publish(batch, fleet)) and more
 
     def _publish(self, batch: list[Due], fleet: FleetView) -> bool:
         """Publish copies, then mark their records (a crash in between publishes them again). False: nothing moved."""

@@ -12,6 +12,7 @@ from dramatiq.worker import ConsumerThread
 
 from relier.admission import admission_of
 from relier.envelope import OPTION, Stamp, is_stamped, keeps_stamps, stamp_again, stamp_first_hand, version_of
+from relier.idempotency import key_of, terms_of
 from relier.settings import Settings
 from relier.store import Sending
 
@@ -48,9 +49,9 @@ def is_first_hand(message: Message[Any]) -> bool:
 
 def _stamped(broker: Broker, message: Message[Any]) -> Message[Any]:
     if is_stamped(message):
-        return stamp_again(message)
+        return stamp_again(message, key_of(broker, message))
     version = version_of(message) if OPTION in message.options else payload_version(broker, message.actor_name)
-    return stamp_first_hand(with_versions(broker, message), version)
+    return stamp_first_hand(with_versions(broker, message), version, key_of(broker, message))
 
 
 def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -> Sending:
@@ -65,6 +66,7 @@ def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -
         payload_version=stamp.payload_version,
         max_resurrections=max_resurrections(broker, message.actor_name, settings),
         follow_up=stamp.follow_up,
+        key=terms_of(broker, message, stamp.key, settings),
     )
 
 

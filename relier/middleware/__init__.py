@@ -5,6 +5,7 @@ from __future__ import annotations
 from relier.middleware.admission import Admission
 from relier.middleware.followups import Callbacks, GroupCallbacks, Pipelines
 from relier.middleware.heartbeat import Heartbeat
+from relier.middleware.idempotency import Idempotency
 from relier.middleware.lifecycle import Lifecycle
 from relier.middleware.recovery_pool import RecoveryPool
 from relier.middleware.time_limit import TimeLimit
@@ -14,6 +15,7 @@ __all__ = [
     "Callbacks",
     "GroupCallbacks",
     "Heartbeat",
+    "Idempotency",
     "Lifecycle",
     "Pipelines",
     "RecoveryPool",

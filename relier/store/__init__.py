@@ -5,13 +5,29 @@ from __future__ import annotations
 from relier.store.keys import SHARDS, shard_of
 from relier.store.records import Record
 from relier.store.store import Store, get_store
-from relier.store.verdicts import Claim, Due, Failure, Lot, Parking, Sending, Settled, Suspicion, Verdict
+from relier.store.verdicts import (
+    HOOKS_ONLY,
+    RUNS,
+    Claim,
+    Due,
+    Failure,
+    KeyTerms,
+    Lot,
+    Parking,
+    Sending,
+    Settled,
+    Suspicion,
+    Verdict,
+)
 
 __all__ = [
+    "HOOKS_ONLY",
+    "RUNS",
     "SHARDS",
     "Claim",
     "Due",
     "Failure",
+    "KeyTerms",
     "Lot",
     "Parking",
     "Record",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,11 @@ def _micros(seconds: float) -> int:
 
 def _flag(value: bool) -> str:
     return "1" if value else "0"
+
+
+def _protections(sending: Sending) -> str:
+    """Tell what a claim needs to know of the task's protections; '' for a task that has none."""
+    return json.dumps({"key": sending.key.terms()}) if sending.key is not None else ""
 
 
 def _decode(value: Any) -> str:
@@ -82,13 +88,9 @@ class Tasks:
         seen_fence: int,
         *,
         slot_free: bool,
-        protections: str = "",
         settled: Iterable[Settled] = (),
     ) -> Claim:
-        """Ask whether `worker` may run its copy, whose stamp carries `seen_fence` (0: first-hand).
-
-        `protections`: what the scripts need to know of the task's protections, as JSON.
-        """
+        """Ask whether `worker` may run its copy, whose stamp carries `seen_fence` (0: first-hand)."""
         reply = self._run(
             "claim",
             sending.shard,
@@ -106,7 +108,7 @@ class Tasks:
             sending.body,
             self._keep,
             self.snapshots,
-            protections,
+            _protections(sending),
             *self._triples(settled),
         )
         verdict = Verdict(_decode(reply[0]))
@@ -192,6 +194,7 @@ class Tasks:
             sending.payload_version,
             self.snapshots,
             sending.body,
+            _protections(sending),
         )
         return _decode(reply) == "adopted"
 
@@ -250,7 +253,10 @@ class Tasks:
         return dict(zip(shards, (Burial(*map(int, reply)) for reply in self._runner.run_many(calls)), strict=True))
 
     def due(self, shards: Sequence[int], limit: int) -> tuple[int, list[Due]]:
-        """List what is due in the given shards: how many in all, and up to `limit` a shard."""
+        """List what is due in the given shards: how many in all, and up to `limit` a shard.
+
+        Where tasks are left that wait for a free idempotency key, one more is counted.
+        """
         calls = [
             (
                 script("due"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 
 class Verdict(StrEnum):
@@ -13,6 +13,7 @@ class Verdict(StrEnum):
     GRANTED = "granted"  #: run it
     TAKEN_OVER = "taken-over"  #: run it; its last owner died
     REPLAY = "replay"  #: it has ended: run only its hooks, with the stored result
+    DUPLICATE = "duplicate"  #: the same, with the result of the task that completed under its key
     BUSY = "busy"  #: it runs elsewhere
     STALE = "stale"  #: the store will publish a newer copy
     SETTLED = "settled"  #: it has ended
@@ -32,6 +33,9 @@ class Suspicion(IntEnum):
 
 #: The verdicts after which user code runs.
 RUNS = frozenset({Verdict.GRANTED, Verdict.TAKEN_OVER})
+
+#: The verdicts after which only its hooks run.
+HOOKS_ONLY = frozenset({Verdict.REPLAY, Verdict.DUPLICATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,33 @@ class Reconciled:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyTerms:
+    """What the store needs to know of a task's idempotency key. Times are seconds."""
+
+    key: str  #: its digest
+    on_duplicate: str  #: wait, join or drop
+    hooks: bool  #: whether hooks follow a completion
+    needs_result: bool  #: whether one of them needs the result
+    ttl: float  #: for which a completion counts
+    in_flight: float  #: for which a dead owner keeps the key
+    retention: float  #: for which the id of an ended duplicate is kept
+    result_ttl: float  #: for which a duplicate has the result
+
+    def terms(self) -> dict[str, Any]:
+        """Return them as the scripts take them."""
+        return {
+            "k": self.key,
+            "on": self.on_duplicate,
+            "hooks": int(self.hooks),
+            "needs": int(self.needs_result),
+            "ttl": max(1, int(self.ttl * 1000)),
+            "flight": int(self.in_flight * 1_000_000),
+            "keep": int(self.retention * 1_000_000),
+            "res": max(1, int(self.result_ttl * 1000)),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Sending:
     """What the store keeps of a message so that it can publish it again by itself."""
 
@@ -150,3 +181,4 @@ class Sending:
     payload_version: int = 1
     max_resurrections: int = 5
     follow_up: bool = False
+    key: KeyTerms | None = None

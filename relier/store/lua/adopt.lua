@@ -2,13 +2,18 @@
 -- Gives a living worker back a run that the store lost, after a rollback or a wipe (R8).
 --
 -- ARGV  1 now or ''   2 worker   3 task id   4 fence   5 max resurrections   6 queue   7 actor   8 payload version
---       9 how many snapshots the worker has taken   10 body
+--       9 how many snapshots the worker has taken   10 body   11 the task's protections, as in its claim
 -- Reply adopted · refused
 --
 -- Accepts no record, or a record under a lower fence: the run's fence proves that it came later. Refused for a buried worker.
 -- A crash before it: the next beat repeats it. After it: a run like any other.
 -- include clock
 -- include record
+-- include due_time
+-- include end
+-- include result
+-- include settle
+-- include idempotency
 local now = now_us()
 local worker, id, fence = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local rec, newer = load(id)
@@ -23,6 +28,8 @@ if rec[STATE] == 'd' then
   count('dlq_left')
   rec[OUTCOME] = ''
 end
+local key = ARGV[11] ~= '' and cjson.decode(ARGV[11]).key
+if key then ask_for_key(id, rec, key, now) end -- It runs, whatever the answer is.
 disown(id, rec)
 rec[STATE], rec[FENCE], rec[OWNER], rec[GRANTED], rec[STICKY], rec[BODY] = 'r', fence, worker, now, true, ARGV[10]
 if fence > floor() then redis.call('HSET', META, 'floor', int(fence)) end

@@ -8,7 +8,11 @@
 -- A crash after it: claim refuses the dead worker here and takes over what it still owns.
 -- include clock
 -- include record
+-- include due_time
 -- include end
+-- include result
+-- include settle
+-- include idempotency
 -- include crash
 local now = now_us()
 local worker, how, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])

@@ -6,8 +6,11 @@
 --       6 '1' if the caller has its suspect slot free for this task   7 '1' if a follow-up (other copies may come)
 --       8 max resurrections   9 queue   10 actor   11 payload version   12 body   13 retention (µs)
 --       14 how many snapshots the caller has taken   15 the task's protections (JSON), '' when it has none   16… settles
+--         key    its idempotency key: k its digest, on what a duplicate does, hooks and needs: '1' if hooks follow a completion, and
+--                need its result; ttl and res (ms), flight and keep (µs); see include/idempotency.lua
 -- Reply {verdict, fence, attempt, crashes, suspect, result, outcome, checkpoint}
---       granted · taken-over (granted, after a crash) · replay (run only the hooks) · busy · stale · settled · held ·
+--       granted · taken-over (granted, after a crash) · replay (run only the hooks) · duplicate (the same, with the
+--       result of the task that completed under its key) · busy · stale · settled · held ·
 --       fenced (the caller was declared dead) · newer (a newer format; leave it)
 --
 -- Accepts every state. A crash right before it: nothing happened, the broker still has the copy. A crash right after it: the
@@ -18,11 +21,14 @@
 -- include record
 -- include due_time
 -- include end
--- include crash
+-- include result
 -- include settle
+-- include idempotency
+-- include crash
 local now = now_us()
 local caller, id, nonce, seen = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local slot_free, max_crashes, keep = ARGV[6] == '1', tonumber(ARGV[8]), tonumber(ARGV[13])
+local key = ARGV[15] ~= '' and cjson.decode(ARGV[15]).key
 
 settle_rest(16, keep)
 if buried(caller) then return { 'fenced' } end
@@ -44,7 +50,38 @@ local function own(state)
   save(id, rec)
 end
 
+-- Another task completed under its key: only the hooks are left to run. Those that need a result which was not kept cannot.
+local function repeat_of(owner)
+  local kept = kept_result(owner)
+  count('idempotency_hits')
+  if kept or key.needs ~= 1 then
+    rec[OUTCOME], rec[RESULT] = 'completed', kept or ''
+    if owner ~= id then refer_result(id, owner, key.res) end
+    count('completed')
+  else
+    rec[GRANTED], rec[RESULT] = now, ''
+    remember_run(rec, caller, now, 'failed', 'The result under its idempotency key was not kept; its hooks need it.')
+    to_dlq(id, rec, now, 'ResultMissing')
+  end
+  own('h')
+  return reply('duplicate')
+end
+
+local function stand_aside()
+  if key.on ~= 'drop' then
+    await_key(id, rec, now)
+  else
+    discard_duplicate(id, rec)
+  end
+  save(id, rec)
+  return { key.on ~= 'drop' and 'held' or 'settled' }
+end
+
 local function grant(verdict)
+  local answer, owner
+  if key then answer, owner = ask_for_key(id, rec, key, now) end
+  if answer == 'completed' then return repeat_of(owner) end
+  if answer == 'held' then return stand_aside() end
   own('r')
   return reply(verdict)
 end

@@ -3,6 +3,7 @@
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence   5 '1' if hooks are still to run   6 result to replay them with
 --       7 retention (µs)   8 the task's protections (JSON), '' when it has none   9… settles
+--         key     its idempotency key (see claim.lua)
 --         res     how long (ms) the result is kept; none when it is not
 --         marker  what is kept in its place: it is too large, or cannot be encoded (see include/result.lua)
 -- Reply accepted · refused · lost · unknown (see astray)
@@ -11,12 +12,14 @@
 -- forgot this run; the caller adopts it and commits again, so a commit that finds no record is accepted in two steps (R5).
 -- A crash before it: the task is still running, its owner's burial brings it back. A crash after it: with hooks the record is
 -- owned and replayed (R7), without hooks the task has ended and late copies find it settled. The result is kept in the same step:
--- whoever finds the task completed finds it too, until it expires.
+-- whoever finds the task completed finds it too, until it expires. So is its key: whoever waits for it is let go.
 -- include clock
 -- include record
+-- include due_time
 -- include end
 -- include result
 -- include settle
+-- include idempotency
 local now = now_us()
 local caller, id, fence, hooks, keep = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[7])
 local protections = ARGV[8] ~= '' and cjson.decode(ARGV[8]) or {}
@@ -24,6 +27,7 @@ local protections = ARGV[8] ~= '' and cjson.decode(ARGV[8]) or {}
 local function finish(rec)
   count('completed')
   if protections.res then keep_result(id, protections.marker or 'v' .. ARGV[6], protections.res) end
+  if protections.key then complete_key(id, protections.key, now) end
   if hooks then
     rec[STATE], rec[OUTCOME], rec[RESULT] = 'h', 'completed', ARGV[6]
   else

@@ -9,6 +9,11 @@
 -- the copy that comes back is acknowledged.
 -- include clock
 -- include record
+-- include due_time
+-- include end
+-- include result
+-- include settle
+-- include idempotency
 local now = now_us()
 local id = ARGV[2]
 local rec, newer = load(id)
@@ -20,5 +25,6 @@ if not rec then
 end
 rec[STATE], rec[FENCE], rec[RESULT], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), ARGV[6], true
 to_dlq(id, rec, now, ARGV[5])
+leave_key(id, rec, now)
 save(id, rec)
 return 'dead'

@@ -10,7 +10,11 @@
 -- A crash before it: the copy comes back and is judged again. A crash after it: the id is remembered, the copy finds it settled.
 -- include clock
 -- include record
+-- include due_time
 -- include end
+-- include result
+-- include settle
+-- include idempotency
 local now = now_us()
 local caller, id, fence, reason = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local rec, newer = load(id)
@@ -28,6 +32,7 @@ if not rec then
   rec[FENCE] = next_fence(now, fence)
   count('accepted')
 end
+leave_key(id, rec, now)
 rec[REASON] = reason
 if ARGV[10] == '1' then rec[STICKY] = true end
 remember_end(id, rec, 'discarded', tonumber(ARGV[6]))

@@ -12,6 +12,10 @@
 -- include clock
 -- include record
 -- include due_time
+-- include end
+-- include result
+-- include settle
+-- include idempotency
 local now = now_us()
 local caller, id, fence, verdict = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local rec, newer = load(id)
@@ -37,6 +41,7 @@ if verdict == 'retry' then
   count('retries')
 else
   to_dlq(id, rec, now, ARGV[9])
+  leave_key(id, rec, now)
   if ARGV[8] == '1' then
     rec[STATE] = 'h'
   else

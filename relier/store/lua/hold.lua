@@ -15,6 +15,8 @@
 -- include due_time
 -- include end
 -- include result
+-- include settle
+-- include idempotency
 local now = now_us()
 local id, action, keep, who = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local FAR = 4102444800000000 -- the year 2100: held until somebody releases it
@@ -43,6 +45,7 @@ elseif action == 'cancel' then
     redis.call('ZREM', DLQ, id)
     count('dlq_left')
   end
+  leave_key(id, rec, now)
   rec[REASON] = 'cancelled'
   remember_end(id, rec, 'discarded', keep)
   count('discarded')

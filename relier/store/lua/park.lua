@@ -11,6 +11,10 @@
 -- include clock
 -- include record
 -- include due_time
+-- include end
+-- include result
+-- include settle
+-- include idempotency
 -- include park
 local now, longest = now_us(), tonumber(ARGV[2])
 local at, letters = due_time(now), {}
@@ -20,6 +24,7 @@ local function dead_letter(id, rec, failure)
   leave_lot(id, rec)
   rec[STATE], rec[FENCE], rec[RESULT], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), failure, true
   to_dlq(id, rec, now, reason)
+  leave_key(id, rec, now)
   letters[#letters + 1] = id
 end
 
