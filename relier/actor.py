@@ -20,6 +20,7 @@ from relier.idempotency import check_template
 from relier.options import QUEUE_PRIORITIES, check_names, check_queue, check_values
 from relier.receipts import TaskReceipt
 from relier.settings import Settings, get_settings
+from relier.timeouts import check_timeouts
 
 __all__ = ["RelierActor", "rl_actor"]
 
@@ -175,6 +176,8 @@ def rl_actor(
       idempotency_ttl: Seconds for which a completion counts. Default: `RELIER_IDEMPOTENCY_DEFAULT_TTL` (3600).
       on_duplicate: What a task does whose key another one is running under: `"wait"` for its turn (default), `"join"`:
         share its end, or `"drop"`.
+      hard_timeout: Seconds after which an async actor is cancelled and its task dead-lettered. Default: 300.
+      soft_timeout, on_soft_timeout: Seconds, below `hard_timeout`, after which the hook gets the context, once.
       **options: Every option that a middleware of the broker knows.
 
     Raises `ValueError`, which names the fix, for anything that could not work.
@@ -190,6 +193,7 @@ def rl_actor(
         checked = check_values(name, options, settings)
         parameter = context_parameter(_signature_of(fn))
         check_template(name, checked.get("idempotency_key"), fn, parameter.name if parameter else None)
+        check_timeouts(name, inspect.iscoroutinefunction(_as_function(fn)), checked)
         chosen = _protected(broker or _default_broker(settings))
         check_names(name, options, chosen.actor_options)
         return RelierActor(

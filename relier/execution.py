@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from dramatiq import Broker
@@ -31,12 +32,13 @@ from relier.hooks import (
 )
 from relier.process import WorkerProcess
 from relier.results import encoded_result, kept_for
-from relier.runner import CoroutineRun, RunCancelled, coroutine_function
+from relier.runner import CoroutineRun, LoopBlocked, RunCancelled, coroutine_function
 from relier.runs import Phase, Run, current
 from relier.schema import Arguments, migrations
 from relier.sending import payload_version, sending_of
 from relier.store import HOOKS_ONLY, RUNS, Claim, Failure, Settled, Suspicion, Verdict
 from relier.store.durability import LONG_SINCE
+from relier.timeouts import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Execution:
         self._interrupt: Interrupt | None = None
         #: Whether the task may run now if it is a suspect.
         self._slot_free = False
+        self._coroutine: CoroutineRun | None = None
 
     @property
     def actor(self) -> Actor[..., Any]:
@@ -78,6 +81,8 @@ class Execution:
             return self._run(args, kwargs)
         finally:
             self.process.quarters.leave()
+            if self._coroutine is not None and self._coroutine.is_left_behind:
+                self._coroutine.leave_behind()
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         run, claim = self._claim_or_reject()
@@ -238,7 +243,9 @@ class Execution:
         try:
             if original is None:
                 return self.fn(*args, **kwargs)
-            coroutine = CoroutineRun(lambda: self._await(original(*args, **kwargs)))
+            limits = Limits.of(self.actor.options, self.message.options)
+            start = partial(self._await, original, args, kwargs)
+            self._coroutine = coroutine = CoroutineRun(start, self.process.loops, limits, run)
             run.cancel = coroutine.cancel
             return coroutine.wait()
         except MemoryError as error:
@@ -249,9 +256,9 @@ class Execution:
             run.cancel = None
             current.reset(token)
 
-    async def _await(self, coroutine: Awaitable[Any]) -> Any:
+    async def _await(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return await coroutine
+            return await fn(*args, **kwargs)
         finally:
             end_forked_child(self.process.pid)
 
@@ -325,8 +332,8 @@ class Execution:
         """Record the failure; raises the error for Dramatiq's hooks, or skips when the run was lost."""
         if isinstance(error, RunCancelled) or run.phase is Phase.LOST:
             return self._cancelled(run)
-        if isinstance(error, Shutdown):
-            self.process.hand_over(run, "shutdown")
+        if isinstance(error, Shutdown | LoopBlocked):
+            self.process.hand_over(run, "shutdown" if isinstance(error, Shutdown) else str(error))
             return self._give_up(run)
         failure = self._judge(run, error)
         if failure.retry:

@@ -15,6 +15,7 @@ from relier.brokers.adapters import adapter_of
 from relier.drain import Drain
 from relier.middleware import (
     Admission,
+    AsyncIO,
     Callbacks,
     GroupCallbacks,
     Heartbeat,
@@ -94,7 +95,7 @@ _LAST: tuple[type[Middleware], ...] = (
 def _replace_middleware(broker: Broker, installation: Installation) -> None:
     ours = _ours(broker, installation)
     gone = (stock.Retries, stock.Callbacks, stock.Pipelines, stock.GroupCallbacks, stock.TimeLimit)
-    broker.middleware[:] = [m for m in broker.middleware if not isinstance(m, gone)]
+    broker.middleware[:] = [m for m in broker.middleware if not isinstance(m, gone) and type(m) is not stock.AsyncIO]
     for middleware in ours:
         broker.add_middleware(middleware)
     broker.middleware.sort(key=_place)
@@ -110,7 +111,10 @@ def _ours(broker: Broker, installation: Installation) -> list[Middleware]:
     limit = cast("stock.TimeLimit | None", by_type.get(stock.TimeLimit))
     if limit is not None:
         ours.append(TimeLimit(time_limit=limit.time_limit))
-    ours += [m() for m in (stock.CurrentMessage, stock.AsyncIO) if m not in by_type]
+    if stock.CurrentMessage not in by_type:
+        ours.append(stock.CurrentMessage())
+    if not any(isinstance(m, stock.AsyncIO) and type(m) is not stock.AsyncIO for m in broker.middleware):
+        ours.append(AsyncIO())  # Somebody else's own is kept.
     return ours
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from relier import idempotency
 from relier.admission_limits import check_options
 from relier.settings import Settings
+from relier.timeouts import LIMIT_OPTIONS
 
 __all__ = ["INTERNAL_QUEUES", "QUEUE_PRIORITIES", "RELIER_OPTIONS", "check_names", "check_queue", "check_values"]
 
@@ -33,6 +34,7 @@ RELIER_OPTIONS = frozenset(
         "idempotency_key",
         "idempotency_ttl",
         "on_duplicate",
+        *LIMIT_OPTIONS,
     }
 )
 #: Dramatiq's, honoured by Relier's own retries.
@@ -42,15 +44,7 @@ RESULT_OPTIONS = frozenset({"store_results", "result_ttl"})
 #: Parameters of the decorator itself.
 DECORATOR_OPTIONS = frozenset({"queue", "queue_name", "actor_name", "priority", "broker"})
 #: Options of the contract that this version does not have yet.
-MISSING_OPTIONS = frozenset(
-    {
-        "soft_timeout",
-        "hard_timeout",
-        "on_soft_timeout",
-        "on_dead",
-        "job_key",
-    }
-)
+MISSING_OPTIONS = frozenset({"on_dead", "job_key"})
 
 
 def check_queue(queue: str, settings: Settings) -> str:

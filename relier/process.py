@@ -22,6 +22,7 @@ from relier.brokers.place import Place
 from relier.control import ControlChannel
 from relier.endurance import endless
 from relier.errors import RunUnknownError, StoreUnavailableError
+from relier.event_loops import EventLoops
 from relier.hosting import find_hosting
 from relier.knowledge import actors_of, digest
 from relier.pulse import Pulse
@@ -77,6 +78,7 @@ class WorkerProcess:
         self.identity = new_identity()
         self.runs = LocalRuns()
         self.quarters = Quarters()
+        self.loops = EventLoops()
         self.control = ControlChannel(store, lambda: self.identity, self._handle)
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {"cancel": self._cancel}
         #: '', draining, or drained: no task is started any more.

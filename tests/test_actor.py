@@ -132,7 +132,7 @@ def test_a_queue_that_is_not_public_is_refused_with_the_fix(broker: StubBroker, 
             "hard_timeout (120 s) must be < IDEMPOTENCY_INFLIGHT_TTL (120 s)",
         ),
         ({"idempotent": True, "hard_timeout": 150.5}, "RELIER_IDEMPOTENCY_INFLIGHT_TTL - 10 s, here 110 s"),
-        ({"hard_timeout": 5}, "hard_timeout is not available in this version"),
+        ({"hard_timeout": 5}, "Timeout parameters are only supported for async functions."),
         ({"job_key": "a"}, "job_key is not available in this version"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from relier.middleware.admission import Admission
+from relier.middleware.event_loop import AsyncIO
 from relier.middleware.followups import Callbacks, GroupCallbacks, Pipelines
 from relier.middleware.heartbeat import Heartbeat
 from relier.middleware.idempotency import Idempotency
@@ -12,6 +13,7 @@ from relier.middleware.time_limit import TimeLimit
 
 __all__ = [
     "Admission",
+    "AsyncIO",
     "Callbacks",
     "GroupCallbacks",
     "Heartbeat",

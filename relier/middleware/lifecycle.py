@@ -20,6 +20,7 @@ from relier.queues import is_internal
 from relier.runs import Phase, Run
 from relier.schema import report_unusable
 from relier.sending import payload_version, sending_of
+from relier.timeouts import LIMIT_OPTIONS
 
 if TYPE_CHECKING:
     from relier.installation import Installation
@@ -40,6 +41,7 @@ class Lifecycle(Middleware):
       schema_version(int): The version of the payload that this code writes and takes. Defaults to 1.
       store_results(bool): Whether what the actor returns is kept, for receipts. Defaults to False.
       result_ttl(int): For how many milliseconds. Defaults to `RELIER_RESULT_TTL`.
+      soft_timeout, hard_timeout(float), on_soft_timeout: limits of async actors, in seconds; see `relier.timeouts`.
     """
 
     def __init__(self, installation: Installation) -> None:
@@ -61,6 +63,7 @@ class Lifecycle(Middleware):
             "schema_version",
             "store_results",
             "result_ttl",
+            *LIMIT_OPTIONS,
         }
 
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
