@@ -63,13 +63,15 @@ def run_child(kind: str, tasks: int) -> dict[str, float]:
         send(n)
     sending = (time.perf_counter() - start) / tasks
     worker = Worker(broker, worker_threads=8)
+    burnt = time.process_time()
     worker.start()
     while len(seen) < tasks + 1:
         time.sleep(0.02)
+    burnt = time.process_time() - burnt
     worker.stop()
     # The first tenth warms up.
     warm = seen[tasks // 10 :]
-    return {"send": sending, "rate": (len(warm) - 1) / (warm[-1] - warm[0])}
+    return {"send": sending, "rate": (len(warm) - 1) / (warm[-1] - warm[0]), "cpu": burnt / tasks}
 
 
 def spawn(kind: str, prefetch: str | None, tasks: int, url: str) -> dict[str, float]:

@@ -36,7 +36,7 @@ from relier.runner import CoroutineRun, LoopBlocked, RunCancelled, coroutine_fun
 from relier.runs import Phase, Run, current
 from relier.schema import Arguments, migrations
 from relier.sending import payload_version, sending_of
-from relier.store import HOOKS_ONLY, RUNS, Claim, Failure, Settled, Suspicion, Verdict
+from relier.store import HOOKS_ONLY, RUNS, Claim, Commit, Failure, Settled, Suspicion, Verdict
 from relier.store.durability import LONG_SINCE
 from relier.timeouts import Limits
 
@@ -69,6 +69,8 @@ class Execution:
         #: Whether the task may run now if it is a suspect.
         self._slot_free = False
         self._coroutine: CoroutineRun | None = None
+        #: Whether the commit was put aside: the thread leaves its quarters with that.
+        self._deferred = False
 
     @property
     def actor(self) -> Actor[..., Any]:
@@ -80,7 +82,8 @@ class Execution:
         try:
             return self._run(args, kwargs)
         finally:
-            self.process.quarters.leave()
+            if not self._deferred:
+                self.process.quarters.leave()
             if self._coroutine is not None and self._coroutine.is_left_behind:
                 self._coroutine.leave_behind()
 
@@ -100,7 +103,6 @@ class Execution:
             return self._failed(run, error)
         failpoints.hit("done")
         self._commit(run, result)
-        failpoints.hit("committed")
         return result
 
     def fail_unclaimed(self, error: BaseException) -> None:
@@ -135,7 +137,8 @@ class Execution:
         while True:
             try:
                 if run is None:
-                    self._slot_free = self.process.quarters.enter(stamp_of(self.message).suspicion)
+                    suspicion = stamp_of(self.message).suspicion
+                    self._slot_free = self.process.quarters.enter(suspicion, self.process.deferred.flush)
                     run = self._new_run()
                 self._leave_to_newer_code(run)
                 claim = self._ask(run)
@@ -195,18 +198,25 @@ class Execution:
         runs.add(run)
         settled = runs.unsettled(run.stamp.shard, limit=20)
         try:
-            claim = self.process.patiently(lambda: self._send_claim(run, settled))
+            take_along = self.process.deferred.take_along
+            claim = self.process.patiently(lambda: take_along(partial(self._send_claim, run, settled)))
         except SkipMessage:  # The copy is void. If an earlier try was granted, a beat puts the task back.
             runs.remove(run)
             raise
         runs.sent(settled)
         return claim
 
-    def _send_claim(self, run: Run, settled: list[Settled]) -> Claim:
+    def _send_claim(self, run: Run, settled: list[Settled], commit: Commit | None) -> Claim:
         slot_free = self._slot_free and run.stamp.suspicion is not Suspicion.NONE
         self._drop_if_not_ours()  # At every try: while one waited, the server may have been replaced.
         return self.tasks.claim(
-            run.worker_id, run.sending, run.nonce, run.stamp.fence, slot_free=slot_free, settled=settled
+            run.worker_id,
+            run.sending,
+            run.nonce,
+            run.stamp.fence,
+            slot_free=slot_free,
+            settled=settled,
+            commit=commit,
         )
 
     def _own(self, run: Run, claim: Claim) -> Run:
@@ -297,26 +307,26 @@ class Execution:
         self._skip("the run was lost")
 
     def _commit(self, run: Run, result: Any) -> None:
-        runs = self.process.runs
+        """Close the run; when nobody waits for its end, together with this thread's next claim."""
         hooks = has_success_hooks(self.broker, self.message)
         encoded, protections = self._result(run, result, hooks)
         if run.sending.key is not None:
             protections["key"] = run.sending.key.terms()
-        settled = runs.unsettled(run.stamp.shard, limit=20)
-        self._close(
-            run,
-            lambda: self.tasks.commit(
-                run.worker_id,
-                run.sending,
-                run.fence,
-                hooks=hooks,
-                result=encoded,
-                protections=json.dumps(protections) if protections else "",
-                settled=settled,
-            ),
+        commit = self.tasks.prepare_commit(
+            run.worker_id,
+            run.sending,
+            run.fence,
+            hooks=hooks,
+            result=encoded,
+            protections=json.dumps(protections) if protections else "",
         )
-        runs.sent(settled)
+        if not hooks and self.process.deferred.may_wait(self.broker, run):
+            self.process.deferred.put(run, commit)
+            self._deferred = True
+            return
+        self._close(run, commit.conclude)
         run.hooks_pending, run.settles = hooks, True
+        failpoints.hit("committed")
 
     def _result(self, run: Run, result: Any, hooks: bool) -> tuple[bytes, dict[str, Any]]:
         """Return the result as the commit takes it, for hooks and to be kept, and what else the commit has to know."""

@@ -20,6 +20,7 @@ from relier.brokers.adapters import adapter_of
 from relier.brokers.lanes import give_back
 from relier.brokers.place import Place
 from relier.control import ControlChannel
+from relier.deferred import DeferredCommits
 from relier.endurance import endless
 from relier.errors import RunUnknownError, StoreUnavailableError
 from relier.event_loops import EventLoops
@@ -79,6 +80,7 @@ class WorkerProcess:
         self.runs = LocalRuns()
         self.quarters = Quarters()
         self.loops = EventLoops()
+        self.deferred = DeferredCommits(self)
         self.control = ControlChannel(store, lambda: self.identity, self._handle)
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {"cancel": self._cancel}
         #: '', draining, or drained: no task is started any more.
@@ -138,6 +140,7 @@ class WorkerProcess:
         if self._beats.is_alive():
             self._beats.join(timeout=5)
         try:
+            self.deferred.flush_all()
             self._settle()
             self.store.fleet.leave(self.identity)
         except UNAVAILABLE:
@@ -271,6 +274,7 @@ class WorkerProcess:
         session = -1
         while not self._stopped.wait(min(SETTLE_INTERVAL, self._beat_every)):
             try:
+                self.deferred.flush_all(only_old=True)
                 self._settle()
                 now = time.monotonic()
                 if now < next_beat:

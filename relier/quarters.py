@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from relier.store import Suspicion
 
@@ -42,22 +43,25 @@ class Quarters:
     def end_boot(self) -> None:
         self._booted.set()
 
-    def enter(self, suspicion: Suspicion) -> bool:
+    def enter(self, suspicion: Suspicion, before_waiting: Callable[[], None] = lambda: None) -> bool:
         """Enter with the calling thread's task, as soon as others leave room for it; returns whether a suspect may run.
 
-        A suspect that may not is offered again by the store: its thread is better used for something else.
+        A suspect that may not is offered again by the store: its thread is better used for something else. A thread is
+        inside until it leaves or enters again; `before_waiting` ends what it still does inside.
         """
         me = threading.get_ident()
         self._booted.wait(BOOT)
+        with self._changed:
+            if suspicion is not Suspicion.LAST and not self._is_reserved():
+                return self._enter_beside_others(me, suspicion)
+        before_waiting()
         with self._changed:
             self._inside.pop(me, None)
             if suspicion is Suspicion.LAST:
                 return self._enter_alone(me)
             while self._is_reserved() and (left := self._until - time.monotonic()) > 0:
                 self._changed.wait(left)
-            free = not any(self._inside.values())
-            self._inside[me] = suspicion if free else Suspicion.NONE
-            return free
+            return self._enter_beside_others(me, suspicion)
 
     def leave(self) -> None:
         """Leave, whether or not the calling thread is inside."""
@@ -67,6 +71,12 @@ class Quarters:
             if self._alone == me:
                 self._alone = None
             self._changed.notify_all()
+
+    def _enter_beside_others(self, me: int, suspicion: Suspicion) -> bool:
+        self._inside.pop(me, None)
+        free = not any(self._inside.values())
+        self._inside[me] = suspicion if free else Suspicion.NONE
+        return free
 
     def _enter_alone(self, me: int) -> bool:
         if self._is_reserved() or any(self._inside.values()):

@@ -4,7 +4,15 @@ import dramatiq
 from dramatiq.broker import MessageProxy
 from dramatiq.worker import _WorkQueueItem
 
+from relier.deferred import DeferredCommits
 from relier.work_queue import RecoveryFirst
+
+
+class Idle(DeferredCommits):
+    """No thread has put a commit aside."""
+
+    def __init__(self) -> None:
+        self._waiting = {}
 
 
 def item(name: str, queue: str, priority: int = 0) -> _WorkQueueItem:
@@ -13,7 +21,7 @@ def item(name: str, queue: str, priority: int = 0) -> _WorkQueueItem:
 
 
 def test_a_worker_runs_orphans_before_what_it_prefetched_but_never_before_what_is_more_urgent() -> None:
-    queue = RecoveryFirst()
+    queue = RecoveryFirst(Idle())
     for one in (
         item("prefetched", "default"),
         item("prefetched too", "default"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
 from relier.store.durability import Pledge
+
+if TYPE_CHECKING:
+    from relier.deferred import DeferredCommit
 
 
 class Delivery(MessageProxy):
@@ -29,10 +32,16 @@ class Delivery(MessageProxy):
         self.give_back = False
         #: Set when the store has custody of the task: the acknowledgement waits until that is durable.
         self.pledge: Pledge | None = None
-        #: Whether it is acknowledged but for that.
+        #: Set when the commit of its run is not answered yet: the acknowledgement waits for that.
+        self.deferred: DeferredCommit | None = None
+        #: Whether it is acknowledged but for the store's custody.
         self.waits_for_store = False
         #: Called once the copy is acknowledged, with whether that removed it.
         self.on_removed: Callable[[bool], None] | None = None
+
+    def waits_for_commit(self, acknowledge: Callable[[Any], None]) -> bool:
+        """Whether the commit of its run is to be answered first; then `acknowledge` is called again."""
+        return self.deferred is not None and self.deferred.acknowledge_then(acknowledge)
 
     def removed(self, confirmed: bool) -> None:
         """Tell whoever waits for it that the acknowledgement is on its way, or that there will be none.

@@ -160,6 +160,8 @@ class RabbitmqConsumer(Consumer):
 
     def ack(self, message: Any) -> None:
         """Settle a message where it came from; at once, or when the store's custody of its task is durable."""
+        if message.waits_for_commit(self.ack):
+            return
         if message.give_back or message.pledge is None:
             message.session.settle(message, remove=not message.give_back)
             return

@@ -215,6 +215,8 @@ class RedisConsumer(Consumer):
 
     def ack(self, message: Any) -> None:
         """Note that a message is done. A copy that this process lost is somebody else's to remove."""
+        if message.waits_for_commit(self.ack):
+            return
         if message.pledge is not None and not message.give_back:
             self._ack_when_durable(message)
             return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dramatiq import Broker, Worker
 from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.worker import WorkerThread
 
 from relier.brokers.adapters import adapter_of
 from relier.drain import Drain
@@ -60,8 +61,8 @@ class Heartbeat(Middleware):
         adapter.resume()  # An earlier worker of this process may have been drained.
         if adapter.delays_in_store:  # So this lane carries orphans: share them.
             worker.delay_prefetch = worker.queue_prefetch
-        worker.work_queue = RecoveryFirst()
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)
+        worker.work_queue = RecoveryFirst(process.deferred)
         consumed = worker.consumer_whitelist or {q_name(queue) for queue in broker.get_declared_queues()}
         self._takes_all = not worker.consumer_whitelist
         self._stopping = False
@@ -102,6 +103,10 @@ class Heartbeat(Middleware):
     def _let_go(self) -> None:
         if self._sweeper is not None:
             self._sweeper.let_go()
+
+    def before_worker_thread_shutdown(self, broker: Broker, thread: WorkerThread) -> None:
+        if self.installation.process is not None:
+            self.installation.process.deferred.flush()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self._stopping = True

@@ -120,7 +120,7 @@ class Lifecycle(Middleware):
     def before_ack(self, broker: Broker, message: MessageProxy) -> None:
         """Settle when our own broker knows that the copy is removed, which is later than `after_ack`."""
         run = run_of(message)
-        if run is not None and run.phase is Phase.RUNNING and self.installation.process is not None:
+        if run is not None and _is_open(run) and self.installation.process is not None:
             self.installation.process.hand_over(run, "not closed")
             logger.error("A run was not closed; its task is given back.", extra={"task": run.task_id})
         if run is not None and hasattr(message, "on_removed"):
@@ -148,6 +148,11 @@ class Lifecycle(Middleware):
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         failpoints.hit("enqueued")
+
+
+def _is_open(run: Run) -> bool:
+    """Whether a run was neither closed nor put aside to be closed."""
+    return run.phase is Phase.RUNNING and getattr(run.message, "deferred", None) is None
 
 
 def _never() -> None:

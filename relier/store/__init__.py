@@ -5,6 +5,7 @@ from __future__ import annotations
 from relier.store.keys import SHARDS, shard_of
 from relier.store.records import Record
 from relier.store.store import Store, get_store
+from relier.store.tasks import Commit
 from relier.store.verdicts import (
     HOOKS_ONLY,
     RUNS,
@@ -25,6 +26,7 @@ __all__ = [
     "RUNS",
     "SHARDS",
     "Claim",
+    "Commit",
     "Due",
     "Failure",
     "KeyTerms",

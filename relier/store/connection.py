@@ -24,6 +24,9 @@ from relier.store.shared_line import SharedLine
 
 Argument = str | bytes | int | float
 
+#: A script, its keys and its arguments.
+ScriptCall = tuple[Script, Sequence[str], Iterable[Argument]]
+
 #: What a script call may meet while Redis is away, restarts or fails over. All of our scripts may be sent again.
 UNAVAILABLE: tuple[type[Exception], ...] = (
     redis.ConnectionError,
@@ -70,9 +73,7 @@ class ScriptRunner:
         """Run one script and return its reply; loads it into the server's cache when it is missing."""
         return self.run_many([(script, keys, args)])[0]
 
-    def run_many(
-        self, calls: Sequence[tuple[Script, Sequence[str], Iterable[Argument]]], *, unbroken: bool = False
-    ) -> list[Any]:
+    def run_many(self, calls: Sequence[ScriptCall], *, unbroken: bool = False) -> list[Any]:
         """Run several scripts in one round trip; raises the first error that one of them replied.
 
         `unbroken`: raise `ConnectionError` when this thread's connection is not the one used before.
@@ -98,15 +99,21 @@ class ScriptRunner:
 
         A connection that was lost is never renewed in silence: the server behind the next one may have lost writes.
         """
-        if self._pid != os.getpid():
-            self._after_fork()
-        tail = (len(keys), *keys, *args)
-        reply = self._line.call(("EVALSHA", script.sha, *tail))
-        if isinstance(reply, redis.exceptions.NoScriptError):
-            reply = self._line.call(("EVAL", script.source, *tail))
+        (reply,) = self.run_together((script, keys, args))
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    def run_together(self, *calls: ScriptCall) -> list[Any]:
+        """Run several scripts like `run_shared` does one; errors that they replied are among the replies."""
+        if self._pid != os.getpid():
+            self._after_fork()
+        packed = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
+        replies = list(self._line.call(*packed))
+        for i, reply in enumerate(replies):
+            if isinstance(reply, redis.exceptions.NoScriptError):
+                (replies[i],) = self._line.call(("EVAL", calls[i][0].source, *packed[i][2:]))
+        return replies
 
     def probe(self) -> None:
         """See that the connection of `run_shared` is the one it was; `generation` has grown otherwise."""

@@ -14,11 +14,11 @@ PATIENCE = 0.1
 
 
 class _Call:
-    __slots__ = ("answered", "command", "error", "reply", "wake")
+    __slots__ = ("answered", "commands", "error", "replies", "wake")
 
-    def __init__(self, command: Command) -> None:
-        self.command = command
-        self.reply: Any = None
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self.commands = commands
+        self.replies: Sequence[Any] = ()
         self.error: BaseException | None = None
         self.answered = False
         #: Released when the call is answered, or when its caller shall send.
@@ -46,9 +46,12 @@ class SharedLine:
         self._line = threading.Lock()
         self._waiting: deque[_Call] = deque()
 
-    def call(self, command: Command) -> Any:
-        """Return the reply to one command; raises what the exchange raised for the batch it was in."""
-        call = _Call(command)
+    def call(self, *commands: Command) -> Sequence[Any]:
+        """Return the replies to some commands, sent one after the other in the same batch.
+
+        Raises what the exchange raised for that batch.
+        """
+        call = _Call(commands)
         self._waiting.append(call)
         if self._line.locked():
             call.wake.acquire(timeout=PATIENCE)
@@ -58,7 +61,7 @@ class SharedLine:
                     self._send(call)
         if call.error is not None:
             raise call.error
-        return call.reply
+        return call.replies
 
     def _send(self, own: _Call) -> None:
         batch: list[_Call] = []
@@ -67,8 +70,12 @@ class SharedLine:
                 batch.append(self._waiting.popleft())
             if own not in batch:
                 raise ConnectionError("an interrupted thread took this call along")
-            for call, reply in zip(batch, self._exchange([call.command for call in batch]), strict=True):
-                call.reply, call.answered = reply, True
+            replies = self._exchange([command for call in batch for command in call.commands])
+            at = 0
+            for call in batch:
+                call.replies = replies[at : at + len(call.commands)]
+                call.answered = True
+                at += len(call.commands)
         except BaseException as error:
             for call in batch:
                 if not call.answered:

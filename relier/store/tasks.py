@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from relier.errors import RunUnknownError
-from relier.store.connection import Argument, ScriptRunner
+from relier.store.connection import Argument, ScriptCall, ScriptRunner
 from relier.store.keys import Keys, shard_of
 from relier.store.scripts import script
 from relier.store.verdicts import (
@@ -75,8 +76,11 @@ class Tasks:
         """Return what scripts take for the time: '' for the server's clock."""
         return "" if self.clock is None else self.clock
 
+    def _call(self, name: str, shard: int, worker: str, *args: Argument) -> ScriptCall:
+        return script(name), self._keys.shard(shard, worker), (self.now(), *args)
+
     def _run(self, name: str, shard: int, worker: str, *args: Argument) -> Any:
-        return self._runner.run_shared(script(name), self._keys.shard(shard, worker), (self.now(), *args))
+        return self._runner.run_shared(*self._call(name, shard, worker, *args))
 
     # -- a worker's calls ---------------------------------------------------------------------------------------
 
@@ -89,9 +93,13 @@ class Tasks:
         *,
         slot_free: bool,
         settled: Iterable[Settled] = (),
+        commit: Commit | None = None,
     ) -> Claim:
-        """Ask whether `worker` may run its copy, whose stamp carries `seen_fence` (0: first-hand)."""
-        reply = self._run(
+        """Ask whether `worker` may run its copy, whose stamp carries `seen_fence` (0: first-hand).
+
+        `commit`: that of the last run, which goes first in the same round trip.
+        """
+        call = self._call(
             "claim",
             sending.shard,
             worker,
@@ -111,6 +119,12 @@ class Tasks:
             _protections(sending),
             *self._triples(settled),
         )
+        if commit is None:
+            reply = self._runner.run_shared(*call)
+        else:
+            commit.reply, reply = self._runner.run_together(commit.call, call)
+        if isinstance(reply, Exception):
+            raise reply
         verdict = Verdict(_decode(reply[0]))
         if len(reply) <= 2:
             return Claim(verdict, age=sum(map(int, reply[1:])) / 1e6)
@@ -135,8 +149,25 @@ class Tasks:
         Like `fail`, `discard` and `hand_over` it raises `RunUnknownError` when the store lost the run and cannot take
         it back: the copy is to be given back then, never acknowledged.
         """
+        commit = self.prepare_commit(
+            worker, sending, fence, hooks=hooks, result=result, protections=protections, settled=settled
+        )
+        return commit.conclude()
+
+    def prepare_commit(
+        self,
+        worker: str,
+        sending: Sending,
+        fence: int,
+        *,
+        hooks: bool,
+        result: bytes = b"",
+        protections: str = "",
+        settled: Iterable[Settled] = (),
+    ) -> Commit:
+        """Return a commit to be sent later; see `commit`."""
         args = (sending.task_id, fence, _flag(hooks), result, self._keep, protections, *self._triples(settled))
-        return self._closing("commit", worker, sending, fence, args) == "accepted"
+        return Commit(self, worker, sending, fence, self._call("commit", sending.shard, worker, worker, *args))
 
     def fail(self, worker: str, sending: Sending, fence: int, failure: Failure) -> str:
         """Record that the run failed; returns retry, dead or refused."""
@@ -171,13 +202,20 @@ class Tasks:
         return self._closing("hand_over", worker, sending, fence, (sending.task_id, fence, why)) == "handed-over"
 
     def _closing(self, name: str, worker: str, sending: Sending, fence: int, args: tuple[Argument, ...]) -> str:
-        reply = _decode(self._run(name, sending.shard, worker, worker, *args))
-        if reply == "lost":  # The store rolled back behind this run: restore it, then close it.
+        call = self._call(name, sending.shard, worker, worker, *args)
+        return self._closed(call, self._runner.run_shared(*call), worker, sending, fence)
+
+    def _closed(self, call: ScriptCall, reply: Any, worker: str, sending: Sending, fence: int) -> str:
+        """Return the verdict that a closing call got; repeats the call when the run has to be restored first."""
+        if isinstance(reply, Exception):
+            raise reply
+        verdict = _decode(reply)
+        if verdict == "lost":  # The store rolled back behind this run: restore it, then close it.
             self.adopt(worker, sending, fence)
-            reply = _decode(self._run(name, sending.shard, worker, worker, *args))
-        if reply in ("lost", "unknown"):
+            verdict = _decode(self._runner.run_shared(*call))
+        if verdict in ("lost", "unknown"):
             raise RunUnknownError(f"The store has lost the run of task {sending.task_id}.")
-        return reply
+        return verdict
 
     def adopt(self, worker: str, sending: Sending, fence: int) -> bool:
         """Give a living worker back a run that the store lost."""
@@ -383,6 +421,30 @@ class Tasks:
         """Count a member as done, once; returns members done and the group's size (-1: not known)."""
         reply = self._runner.run(script("group_join"), (self._keys.group(group_id),), (self.now(), member, 0, ttl_ms))
         return int(reply[0]), int(reply[1])
+
+
+@dataclass(slots=True)
+class Commit:
+    """A commit that is sent by itself, or by a claim that it rides on. May be sent again."""
+
+    tasks: Tasks
+    worker: str
+    sending: Sending
+    fence: int
+    call: ScriptCall
+    reply: Any = None  #: what the store replied, an error perhaps
+
+    def conclude(self) -> bool:
+        """Send it and return the verdict."""
+        self.send()
+        return self.verdict()
+
+    def send(self) -> None:
+        (self.reply,) = self.tasks._runner.run_together(self.call)
+
+    def verdict(self) -> bool:
+        """Whether the commit that was sent last is accepted; see `Tasks.commit`."""
+        return self.tasks._closed(self.call, self.reply, self.worker, self.sending, self.fence) == "accepted"
 
 
 def _due(shard: int, flat: Sequence[Any]) -> Due:

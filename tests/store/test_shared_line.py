@@ -24,7 +24,7 @@ def test_every_caller_gets_its_own_reply() -> None:
 
     def call(first: int) -> None:
         for number in range(first, first + 500):
-            reply = line.call((number,))
+            (reply,) = line.call((number,))
             if reply != number:
                 wrong.append((number, reply))
 
@@ -68,7 +68,7 @@ class Callers:
             if self.over.is_set():
                 return
             with contextlib.suppress(Interrupt, OSError):
-                reply = self.line.call(((number, n),))
+                (reply,) = self.line.call(((number, n),))
                 if reply != (number, n):
                     self.wrong.append(((number, n), reply))
                 self.calls[number] += 1
