@@ -77,6 +77,8 @@ class Actors:
         self.hoarding: Any = rl_actor(hoarding, broker=broker, max_retries=1, min_backoff=1, max_backoff=5)
         self.two_gates: Any = rl_actor(two_gates, broker=broker)
         self.answering: Any = rl_actor(answering, broker=broker, store_results=True)
+        self.once: Any = rl_actor(once, broker=broker, idempotency_key="{gate}", max_resurrections=50)
+        self.add_once: Any = rl_actor(add_once, broker=broker, idempotent=True)
         self.told: Any = rl_actor(told, broker=broker)
         self.poison: Any = rl_actor(poison, broker=broker, max_resurrections=2)
         self.notified: Any = rl_actor(notified, broker=broker, notify_shutdown=True)
@@ -175,6 +177,17 @@ def answering(gate: str) -> int:
     """Like gated, with a result."""
     gated(gate)
     return 42
+
+
+def once(gate: str, submission: int = 0) -> str:
+    """Like gated, with a result that tells its run from every other."""
+    gated(gate)
+    return f"{task_context.task_id}/{task_context.fence}"
+
+
+def add_once(x: int, y: int, gate: str = "/") -> int:
+    gated(gate)
+    return x + y
 
 
 async def agated(gate: str) -> None:
