@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreUnavailableError,
         TaskFailedError,
+        UnsignableError,
     )
     from relier.installation import install
     from relier.receipts import TaskReceipt
@@ -58,6 +59,7 @@ __all__ = [
     "TaskContext",
     "TaskFailedError",
     "TaskReceipt",
+    "UnsignableError",
     "__version__",
     "get_settings",
     "install",

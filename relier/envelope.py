@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,26 @@ OPTION = "relier"
 
 #: Version of the stamp's format.
 FORMAT = 1
+
+
+class Fresh(dict[str, Any]):
+    """The stamp of a message that this process vouches for: it is sealed when it is sent.
+
+    Only in memory: what was encoded and decoded again is an ordinary stamp, whatever the encoder.
+    """
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
+
+    def __copy__(self) -> Fresh:
+        return Fresh(self)
+
+    def __deepcopy__(self, memo: Any) -> Fresh:
+        return Fresh({name: copy.deepcopy(value, memo) for name, value in self.items()})
+
+
+#: Fences are server times in microseconds: none is after the year 2100. Lua cannot tell much higher ones apart.
+HIGHEST_FENCE = 4_102_444_800_000_000
 
 #: How many message ids a process remembers to have enqueued first-hand.
 REMEMBERED = 20_000
@@ -69,19 +90,23 @@ class Stamp:
 
 def stamp_of(message: Any) -> Stamp:
     """Return a message's stamp; for an unstamped or malformed one, what its message id says."""
-    option = message.options.get(OPTION)
-    stamp = _parse(option) if isinstance(option, dict) else None
+    stamp = parsed(message.options.get(OPTION))
     if stamp is not None:
         return stamp
     return Stamp(message.message_id, shard_of(message.message_id), created_ms=message.message_timestamp)
 
 
-def _parse(option: dict[str, Any]) -> Stamp | None:
+def parsed(option: Any) -> Stamp | None:
+    """Return the stamp that a message option holds; None for a malformed one."""
+    if not isinstance(option, dict):
+        return None
     task_id, shard, fence = option.get("id"), option.get("s"), option.get("f", 0)
     version, created, queue = option.get("p", 1), option.get("t", 0), option.get("q", "")
     if not (isinstance(task_id, str) and task_id and isinstance(shard, int) and 0 <= shard < SHARDS):
         return None
-    if not (isinstance(fence, int) and fence >= 0 and isinstance(version, int) and isinstance(created, int)):
+    if not (
+        isinstance(fence, int) and 0 <= fence <= HIGHEST_FENCE and isinstance(version, int) and isinstance(created, int)
+    ):
         return None
     key = option.get("k", "")
     if not (isinstance(queue, str) and isinstance(key, str)):
@@ -96,9 +121,10 @@ def _suspicion(value: Any) -> Suspicion:
     return Suspicion.NONE if not value else Suspicion.SUSPECT if value == 1 else Suspicion.LAST
 
 
-def stamped(message: Message[Any], stamp: Stamp) -> Message[Any]:
-    """Return a copy of the message that carries the stamp."""
-    return message.copy(options={OPTION: stamp.option()})
+def stamped(message: Message[Any], stamp: Stamp, *, fresh: bool = False) -> Message[Any]:
+    """Return a copy of the message that carries the stamp; a `fresh` one is sealed when it is sent."""
+    option = stamp.option()
+    return message.copy(options={OPTION: Fresh(option) if fresh else option})
 
 
 def is_stamped(message: Message[Any]) -> bool:
@@ -114,8 +140,10 @@ def version_of(message: Any) -> int:
     return version if isinstance(version, int) else 1
 
 
-def stamp_first_hand(message: Message[Any], payload_version: int = 1, key: str = "") -> Message[Any]:
-    """Return a stamped copy of a message that is enqueued for the first time.
+def stamp_first_hand(
+    message: Message[Any], payload_version: int = 1, key: str = "", *, fresh: bool = True
+) -> Message[Any]:
+    """Return a stamped copy of a message that is enqueued for the first time; `fresh`: this process vouches for it.
 
     The task id is the message id. When this process enqueued the same message before (`pipeline.run()` or `group.run()`
     twice), it gets a suffix, so that the second one is a task of its own.
@@ -130,21 +158,21 @@ def stamp_first_hand(message: Message[Any], payload_version: int = 1, key: str =
         created_ms=message.message_timestamp,
         key=key,
     )
-    return stamped(message, stamp)
+    return stamped(message, stamp, fresh=fresh)
 
 
-def stamp_again(message: Message[Any], key: str = "") -> Message[Any]:
+def stamp_again(message: Message[Any], key: str = "", *, fresh: bool = True) -> Message[Any]:
     """Return a copy of a stamped message that is a task of its own."""
     stamp = stamp_of(message)
     task_id = f"{message.message_id}~{secrets.token_hex(4)}"
-    fresh = Stamp(
+    own = Stamp(
         task_id,
         shard_of(key or task_id),
         payload_version=stamp.payload_version,
         created_ms=stamp.created_ms,
         key=key,
     )
-    return stamped(message, fresh)
+    return stamped(message, own, fresh=fresh)
 
 
 _keeping = threading.local()
@@ -165,13 +193,15 @@ def keeps_stamps() -> bool:
     return getattr(_keeping, "on", False)
 
 
-def stamp_follow_up(message: Message[Any], parent: Stamp, payload_version: int = 1, key: str = "") -> Message[Any]:
+def stamp_follow_up(
+    message: Message[Any], parent: Stamp, payload_version: int = 1, key: str = "", *, fresh: bool = True
+) -> Message[Any]:
     """Return a stamped copy of a message that a hook of `parent` enqueues; the same at every replay (R7)."""
     suffix = parent.task_id.partition("~")[2]
     task_id = f"{message.message_id}~{suffix}" if suffix else message.message_id
     shard = shard_of(key or task_id)
     stamp = Stamp(task_id, shard, 0, payload_version, message.message_timestamp, follow_up=True, key=key)
-    return stamped(message, stamp)
+    return stamped(message, stamp, fresh=fresh)
 
 
 def republished(message: Message[Any], due: Due, queue: str) -> Message[Any]:
@@ -179,7 +209,11 @@ def republished(message: Message[Any], due: Due, queue: str) -> Message[Any]:
     own = due.queue if queue != due.queue else ""
     stamp = replace(stamp_of(message), fence=due.fence, suspicion=due.suspicion, queue=own)
     options = {key: value for key, value in message.options.items() if key not in ("eta", "redis_message_id")}
-    options[OPTION] = stamp.option()
+    option = options.get(OPTION)
+    # What else is in the stamp stays: the seal, and what a newer version wrote, which the seal covers.
+    kept = option if isinstance(option, dict) and parsed(option) else {}
+    more = {name: value for name, value in kept.items() if name not in ("f", "c", "q")}
+    options[OPTION] = {**stamp.option(), **more}
     return Message(
         queue_name=queue,
         actor_name=message.actor_name,

@@ -30,6 +30,10 @@ class PayloadIntegrityError(RelierError):
     """The message's signature is wrong or its bytes cannot be decoded; it was not executed."""
 
 
+class UnsignableError(RelierError, ValueError):
+    """The message has no canonical form, so it cannot be signed; the text names the place. Nothing was enqueued."""
+
+
 class SchemaMigrationError(RelierError):
     """The payload could not be migrated to the version that the actor expects."""
 

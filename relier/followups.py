@@ -11,8 +11,12 @@ from dramatiq.common import q_name
 
 from relier import failpoints
 from relier.admission import admission_of
+from relier.arrivals import arrived_signed
 from relier.envelope import Stamp, keeping_stamps, stamp_follow_up, stamp_of, version_of
+from relier.errors import UnsignableError
+from relier.hooks import encode_failure
 from relier.idempotency import key_of_follow_up
+from relier.integrity import Integrity
 from relier.runs import Run
 from relier.sending import payload_version, sending_of
 
@@ -34,27 +38,40 @@ def enqueue_follow_up(
     broker: Broker,
     process: WorkerProcess,
     message: Message[Any],
-    parent: Stamp,
+    run: Run,
     *,
+    parent: Stamp | None = None,
     delay: int | None = None,
     version: int | None = None,
 ) -> None:
-    """Enqueue a follow-up; when the broker refuses, the store takes it and publishes it later. `delay` is in ms.
+    """Enqueue what follows from a run; when the broker refuses, the store takes it and publishes it later.
 
-    `version` is that of its payload; by default what the producer of the first message has put into it.
+    It is sealed only if the run's own message was. `parent` is what its id is derived from when that is not the run's
+    task, `delay` is in ms, `version` that of its payload: by default what the first message's producer put into it.
     """
-    key = key_of_follow_up(broker, message)
-    stamped = stamp_follow_up(message, parent, version_of(message) if version is None else version, key)
+    version = version_of(message) if version is None else version
+    key, vouched = key_of_follow_up(broker, message), arrived_signed(run.message)
+    stamped = stamp_follow_up(message, parent or run.stamp, version, key, fresh=vouched)
     if (admission := admission_of(broker)) is not None:
         admission.note(stamped)
     try:
         failpoints.hit("before-follow-up")
         with keeping_stamps():
             broker.enqueue(stamped, delay=delay)
+    except UnsignableError as error:
+        _keep_unsignable(broker, process, stamped, error)
     except Exception as error:
         logger.warning("A follow-up could not be enqueued; the store takes it.", extra={"error": type(error).__name__})
+        Integrity.of(process.settings).seal(stamped)
         sending = sending_of(broker, stamped, stamp_of(stamped), process.settings)
         process.patiently(lambda: process.store.tasks.schedule(sending, (delay or 0) / 1000))
+
+
+def _keep_unsignable(broker: Broker, process: WorkerProcess, message: Message[Any], error: UnsignableError) -> None:
+    """Keep a follow-up that cannot be signed as a dead letter: unsigned it would be refused, and here nobody hears."""
+    logger.error("A follow-up cannot be signed; it is a dead letter.", extra={"actor": message.actor_name})
+    sending, failure = sending_of(broker, message, stamp_of(message), process.settings), encode_failure(error)
+    process.patiently(lambda: process.store.tasks.dead_letter(sending, type(error).__name__, failure))
 
 
 def send_failure_callback(broker: Broker, process: WorkerProcess, run: Run, error: BaseException) -> None:
@@ -84,7 +101,7 @@ def send_callback(
     described = {**message.asdict(), "queue_name": q_name(message.queue_name)}
     callback = target.message_with_options(args=(described, detail))
     callback = Message(**{**callback.asdict(), "message_id": derived_id(run.task_id, hook or option)})
-    enqueue_follow_up(broker, process, callback, run.stamp, version=payload_version(broker, target_name))
+    enqueue_follow_up(broker, process, callback, run, version=payload_version(broker, target_name))
 
 
 def described(error: BaseException) -> dict[str, str]:

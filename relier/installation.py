@@ -13,6 +13,7 @@ from dramatiq.results import Results
 
 from relier.brokers.adapters import adapter_of
 from relier.drain import Drain
+from relier.integrity import Integrity
 from relier.middleware import (
     Admission,
     AsyncIO,
@@ -43,6 +44,10 @@ class Installation:
     @cached_property
     def store(self) -> Store:
         return get_store(self.settings)
+
+    @cached_property
+    def integrity(self) -> Integrity:
+        return Integrity.of(self.settings)
 
 
 def install(broker: Broker, settings: Settings | None = None) -> Broker:

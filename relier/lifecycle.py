@@ -8,6 +8,7 @@ from typing import Any
 
 from dramatiq.actor import Actor
 
+from relier.arrivals import take_in_hand
 from relier.execution import Delivery, Execution
 from relier.process import WorkerProcess
 from relier.queues import is_internal
@@ -20,6 +21,7 @@ _thread = local()
 def deliver(message: Any, process: WorkerProcess) -> None:
     """Note which message this thread runs next."""
     _thread.delivery = Delivery(message, process)
+    take_in_hand(message)
 
 
 def take_delivery(actor_name: str) -> Delivery | None:

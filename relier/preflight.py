@@ -217,8 +217,6 @@ WITHOUT_EFFECT = frozenset(
         "checkpoint_max_inline_bytes",
         "checkpoint_backend",
         "checkpoint_dir",
-        "signing_keys",
-        "signing_required",
         "slo_target",
         "otel_enabled",
         "otel_exporter_otlp_endpoint",

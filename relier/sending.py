@@ -11,6 +11,7 @@ from dramatiq.common import q_name
 from dramatiq.worker import ConsumerThread
 
 from relier.admission import admission_of
+from relier.arrivals import may_vouch
 from relier.envelope import OPTION, Stamp, is_stamped, keeps_stamps, stamp_again, stamp_first_hand, version_of
 from relier.idempotency import key_of, terms_of
 from relier.settings import Settings
@@ -44,14 +45,20 @@ def is_first_hand(message: Message[Any]) -> bool:
     """Whether who enqueues this message means a task of its own."""
     if not is_stamped(message):
         return True
-    return not (keeps_stamps() or isinstance(threading.current_thread(), ConsumerThread))
+    return not (keeps_stamps() or _is_promotion())
+
+
+def _is_promotion() -> bool:
+    """Whether Dramatiq enqueues a message because its delay is over: nobody vouches for it anew."""
+    return isinstance(threading.current_thread(), ConsumerThread)
 
 
 def _stamped(broker: Broker, message: Message[Any]) -> Message[Any]:
+    key, fresh = key_of(broker, message), may_vouch(message) and not _is_promotion()
     if is_stamped(message):
-        return stamp_again(message, key_of(broker, message))
+        return stamp_again(message, key, fresh=fresh)
     version = version_of(message) if OPTION in message.options else payload_version(broker, message.actor_name)
-    return stamp_first_hand(with_versions(broker, message), version, key_of(broker, message))
+    return stamp_first_hand(with_versions(broker, message), version, key, fresh=fresh)
 
 
 def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -> Sending:
@@ -62,12 +69,20 @@ def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -
         shard=stamp.shard,
         queue=stamp.queue or q_name(message.queue_name),
         actor=message.actor_name,
-        body=raw if isinstance(raw, bytes) else message.encode(),
+        body=raw if isinstance(raw, bytes) else bytes_of(message),
         payload_version=stamp.payload_version,
         max_resurrections=max_resurrections(broker, message.actor_name, settings),
         follow_up=stamp.follow_up,
         key=terms_of(broker, message, stamp.key, settings),
     )
+
+
+def bytes_of(message: Any) -> bytes:
+    """Encode a message as it was when it was consumed: middlewares may have changed its options since."""
+    options = message.__dict__.get("options_delivered")
+    whole = message if options is None else Message(**{**message.asdict(), "options": options})
+    encoded: bytes = whole.encode()
+    return encoded
 
 
 def max_resurrections(broker: Broker, actor_name: str, settings: Settings) -> int:

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from relier.errors import RelierConfigError
+from relier.keyring import KeyRing
 from relier.urls import RABBITMQ_SCHEMES, REDIS_SCHEMES, safe_url, url_problem
 
 __all__ = ["PUBLIC_QUEUES", "Settings", "get_settings", "reset_settings", "safe_url", "unknown_variables"]
@@ -231,6 +232,13 @@ class Settings(BaseSettings):
     def _sentinel_nodes(cls, value: Any) -> Any:
         return tuple(_address(node) for node in _split(value)) if isinstance(value, str) else value
 
+    @field_validator("signing_keys")
+    @classmethod
+    def _signing_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            KeyRing.parse(keys.get_secret_value())
+        return keys
+
     @field_validator("metrics_addr")
     @classmethod
     def _metrics_addr(cls, value: str | None) -> str | None:
@@ -249,6 +257,12 @@ class Settings(BaseSettings):
     def _sentinel_is_complete(self) -> Settings:
         if self.redis_use_sentinel and not self.redis_sentinel_nodes:
             raise ValueError("RELIER_REDIS_USE_SENTINEL needs RELIER_REDIS_SENTINEL_NODES (host:port,host:port,…).")
+        return self
+
+    @model_validator(mode="after")
+    def _signatures_can_be_verified(self) -> Settings:
+        if self.signing_required and self.signing_keys is None:
+            raise ValueError("RELIER_SIGNING_REQUIRED=true needs RELIER_SIGNING_KEYS (name:secret,…).")
         return self
 
 

@@ -17,6 +17,7 @@ from dramatiq.errors import BrokerConnectionError, ConnectionClosed, QueueNotFou
 from relier.brokers.guard import GuardedConsumer
 from relier.brokers.place import Place
 from relier.envelope import keeping_stamps, stamp_of
+from relier.integrity import finish, keeping_options
 from relier.preflight import Finding
 from relier.queues import lane_of
 from relier.sending import prepared, prepared_together
@@ -67,16 +68,22 @@ class Adapter:
 
         A hook would be too late for the stamp: some brokers hand it the caller's own message object.
         """
-        enqueue, consume = self.broker.enqueue, self.broker.consume
+        enqueue, consume, emit_before = self.broker.enqueue, self.broker.consume, self.broker.emit_before
 
         def stamping(message: Message[Any], *, delay: int | None = None) -> Message[Any]:
             stamped = prepared(self.broker, message)
-            return enqueue(stamped, delay=delay) or stamped
+            with keeping_options(stamped):
+                return enqueue(stamped, delay=delay) or stamped
+
+        def sealing(signal: str, *args: Any, **kwargs: Any) -> None:
+            emit_before(signal, *args, **kwargs)
+            if signal == "enqueue":  # Every middleware has had its say, and the broker is about to encode it.
+                finish(installation.integrity, args[0])
 
         def guarding(queue_name: str, *args: Any, **kwargs: Any) -> Consumer:
             return self.guarded(consume(queue_name, *args, **kwargs), queue_name, installation)
 
-        self.broker.enqueue, self.broker.consume = stamping, guarding
+        self.broker.enqueue, self.broker.consume, self.broker.emit_before = stamping, guarding, sealing
 
     def guarded(self, consumer: Consumer, queue_name: str, installation: Installation) -> Consumer:
         """Return a consumer that keeps what this one would lose."""

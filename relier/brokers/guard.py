@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed, DecodeError
 
-from relier.brokers.rejected import keep_rejected, keep_undecodable
+from relier.arrivals import mark
+from relier.brokers.rejected import keep_refused, keep_rejected, keep_undecodable
 from relier.declining import declined
+from relier.errors import PayloadIntegrityError
 from relier.queues import is_internal
 from relier.store.connection import UNAVAILABLE
 
@@ -63,9 +65,10 @@ class GuardedConsumer(Consumer):
         except DecodeError as error:
             self._undecodable(error)
             return None
-        if message is not None:
-            message.__dict__["give_back"] = False
-            message.__dict__["options_delivered"] = dict(message.options)
+        if message is None or self._refuses(message):
+            return None
+        message.__dict__["give_back"] = False
+        message.__dict__["options_delivered"] = dict(message.options)
         return message
 
     def rest(self) -> None:
@@ -106,12 +109,24 @@ class GuardedConsumer(Consumer):
         if process.generation != generation:  # The server behind the new connection may not have it.
             raise ConnectionClosed(ConnectionError("the store was away"))  # type: ignore[no-untyped-call]
 
+    def _refuses(self, message: MessageProxy) -> bool:
+        """Keep a message that is not what a producer sent, before anything is done in its name."""
+        store = self.installation.store
+        try:
+            mark(message, self.installation.integrity.examine(message._message))
+            return False
+        except PayloadIntegrityError as found:
+            error = found
+        self._patiently(lambda: keep_refused(store, message, error))
+        self.inner.ack(message)
+        return True
+
+    def _patiently(self, keep: Callable[[], None]) -> None:
+        """The consumer must not fail meanwhile: some lose sight of what else they fetched."""
+        process = self.installation.process
+        keep() if process is None else process.patiently(keep)
+
     def _undecodable(self, error: DecodeError) -> None:
         logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
-        store, process = self.installation.store, self.installation.process
-
-        def keep() -> None:
-            keep_undecodable(store, self.queue_name, error.data, error)
-
-        # The consumer must not fail meanwhile: some lose sight of what they fetched together with these bytes.
-        keep() if process is None else process.patiently(keep)
+        store = self.installation.store
+        self._patiently(lambda: keep_undecodable(store, self.queue_name, error.data, error))

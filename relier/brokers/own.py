@@ -12,12 +12,16 @@ from dramatiq import Broker, Message
 from dramatiq.common import q_name
 from dramatiq.results import Results
 
+from relier.arrivals import mark
 from relier.brokers.delivery import Delivery
 from relier.brokers.place import Place
+from relier.brokers.rejected import REASON, refused
 from relier.brokers.results import quiet_results
 from relier.declining import declined, is_newer
 from relier.envelope import stamp_of
+from relier.errors import PayloadIntegrityError
 from relier.hooks import encode_failure
+from relier.integrity import Integrity, announce
 from relier.preflight import Finding
 from relier.queues import is_internal
 from relier.sending import prepared, prepared_together, sending_of
@@ -46,6 +50,10 @@ class OwnBroker(Broker, ABC):
     @cached_property
     def store(self) -> Store:
         return get_store(self.settings)
+
+    @cached_property
+    def integrity(self) -> Integrity:
+        return Integrity.of(self.settings)
 
     # -- what each broker does its own way ----------------------------------------------------------------------
 
@@ -120,7 +128,7 @@ class OwnBroker(Broker, ABC):
         message = prepared(self, message)
         if delay is None or delay <= 0:
             return self._send(message)
-        self.emit_before("enqueue", message, delay)
+        self._announce(message, delay)
         sending = sending_of(self, message, stamp_of(message), self.settings)
         self.store.tasks.schedule(sending, delay / 1000)
         self.emit_after("enqueue", message, delay)
@@ -129,7 +137,23 @@ class OwnBroker(Broker, ABC):
     def _first_hand(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         return prepared_together(self, messages)
 
+    def _announce(self, message: Message[Any], delay: int | None = None) -> None:
+        announce(self, self.integrity, message, delay)
+
     # -- copies that are not run --------------------------------------------------------------------------------
+
+    def refuse(self, delivery: Delivery) -> bool:
+        """Keep a message that is not what a producer sent as a dead letter, before anything is done in its name.
+
+        True: the copy is to be acknowledged.
+        """
+        try:
+            mark(delivery, self.integrity.examine(delivery._message))
+        except PayloadIntegrityError as error:
+            letter, failure = refused(delivery, delivery.raw, error)
+            self._entrust(delivery, lambda: self.store.tasks.dead_letter(letter, REASON, failure))
+            return True
+        return False
 
     def keep_delay(self, delivery: Delivery) -> bool:
         """Let the store take a delay that came with the message (`eta`, from plain Dramatiq).
@@ -166,7 +190,7 @@ class OwnBroker(Broker, ABC):
         """Keep bytes that cannot be decoded as a dead letter; `task_id` is the same at each delivery of them."""
         sending = Sending(task_id, shard_of(task_id), q_name(delivery.queue_name), "", delivery.raw)
         failure = encode_failure(error)
-        self._entrust(delivery, lambda: self.store.tasks.dead_letter(sending, "PayloadIntegrityError", failure))
+        self._entrust(delivery, lambda: self.store.tasks.dead_letter(sending, REASON, failure))
 
     def _entrust(self, delivery: Delivery, take: Callable[[], bool]) -> bool:
         """Let the store take a task; the acknowledgement of its copy then waits until that is durable (R4)."""

@@ -180,7 +180,7 @@ class RelierRabbitmqBroker(OwnBroker):
 
     def _send(self, message: Message[Any]) -> Message[Any]:
         """Raises Dramatiq's `ConnectionClosed` when RabbitMQ does not confirm."""
-        self.emit_before("enqueue", message, None)
+        self._announce(message)
         self._publish([(message.queue_name, message.encode())])
         self.emit_after("enqueue", message, None)
         return message
@@ -195,7 +195,7 @@ class RelierRabbitmqBroker(OwnBroker):
 
     def _send_many(self, messages: list[Message[Any]]) -> list[Message[Any]]:
         for message in messages:
-            self.emit_before("enqueue", message, None)
+            self._announce(message)
         self._publish([(message.queue_name, message.encode()) for message in messages])
         for message in messages:
             self.emit_after("enqueue", message, None)

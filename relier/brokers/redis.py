@@ -104,7 +104,7 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
     def _send(self, message: Message[Any]) -> Message[Any]:
         """Raises redis-py's errors when Redis is away."""
         message = message.copy(options={"redis_message_id": str(uuid4())})
-        self.emit_before("enqueue", message, None)
+        self._announce(message)
         keys = self._keys(message.queue_name)[:2]
         self._run("enqueue", keys, message.options["redis_message_id"], message.encode())
         self.emit_after("enqueue", message, None)
@@ -122,7 +122,7 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def _publish(self, messages: list[Message[Any]], name: str) -> list[Message[Any]]:
         for message in messages:
-            self.emit_before("enqueue", message, None)
+            self._announce(message)
         calls = [
             (
                 script(name, "relier.brokers"),

@@ -195,10 +195,14 @@ class RedisConsumer(Consumer):
                     "A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name}
                 )
                 self.broker.dead_letter_raw(delivery, redis_id.partition("+")[0], error)  # The same for each delivery.
-            elif not (self.broker.keep_delay(delivery) or self.broker.decline(delivery)):
+            elif not self._store_takes(delivery):
                 return delivery
             self.ack(delivery)
         return None
+
+    def _store_takes(self, delivery: RedisDelivery) -> bool:
+        broker = self.broker
+        return broker.refuse(delivery) or broker.keep_delay(delivery) or broker.decline(delivery)
 
     def _decode(self, redis_id: str, data: bytes) -> tuple[RedisDelivery, Exception | None]:
         here: dict[str, Any] = {"queue_name": self.queue_name, "options": {"redis_message_id": redis_id}}

@@ -73,7 +73,7 @@ class Pipelines(_FollowUps, pipelines.Pipelines):
         actor = broker.get_actor(message.actor_name)
         if not (following.options.get("pipe_ignore") or actor.options.get("pipe_ignore")):
             following = following.copy(args=(*following.args, result))
-        enqueue_follow_up(broker, process, following, run.stamp, delay=following.options.get("delay"))
+        enqueue_follow_up(broker, process, following, run, delay=following.options.get("delay"))
 
 
 class GroupCallbacks(_FollowUps, group_callbacks.GroupCallbacks):
@@ -102,7 +102,7 @@ class GroupCallbacks(_FollowUps, group_callbacks.GroupCallbacks):
         elif done >= size:
             parent = Stamp(f"{group_id}~{group_id[:8]}", 0)  # Callbacks of one group run are its own tasks.
             for fields in callbacks_:
-                enqueue_follow_up(broker, process, Message(**fields), parent)
+                enqueue_follow_up(broker, process, Message(**fields), run, parent=parent)
 
 
 class _GroupSizes(RateLimiterBackend):

@@ -1,0 +1,36 @@
+"""What arrived, and whether this process may vouch for it when it is enqueued again."""
+
+from __future__ import annotations
+
+from threading import local
+from typing import Any
+
+from relier.runs import current
+
+_thread = local()
+
+
+def mark(message: Any, signed: bool) -> None:
+    """Note what the examination of a consumed message found; see `Integrity.examine`."""
+    message.__dict__["relier_signed"] = signed
+
+
+def arrived_signed(message: Any) -> bool:
+    """Whether what follows from a consumed message may be sealed."""
+    return bool(message.__dict__.get("relier_signed"))
+
+
+def take_in_hand(message: Any) -> None:
+    """Note which consumed message this thread deals with from now on."""
+    _thread.in_hand = message
+
+
+def may_vouch(message: Any) -> bool:
+    """Whether a message that is enqueued first-hand may be sealed.
+
+    Not if it is the one that this thread received, and that one was not signed: a middleware that puts its message off
+    must not bless what nobody has vouched for.
+    """
+    run = current.get()
+    received = run.message if run is not None else getattr(_thread, "in_hand", None)
+    return received is None or received.message_id != message.message_id or arrived_signed(received)
