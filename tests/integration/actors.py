@@ -79,6 +79,7 @@ class Actors:
         self.answering: Any = rl_actor(answering, broker=broker, store_results=True)
         self.once: Any = rl_actor(once, broker=broker, idempotency_key="{gate}", max_resurrections=50)
         self.add_once: Any = rl_actor(add_once, broker=broker, idempotent=True)
+        self.returning: Any = rl_actor(returning, broker=broker, store_results=True)
         self.told: Any = rl_actor(told, broker=broker)
         self.poison: Any = rl_actor(poison, broker=broker, max_resurrections=2)
         self.notified: Any = rl_actor(notified, broker=broker, notify_shutdown=True)
@@ -188,6 +189,12 @@ def once(gate: str, submission: int = 0) -> str:
 def add_once(x: int, y: int, gate: str = "/") -> int:
     gated(gate)
     return x + y
+
+
+def returning(what: str) -> Any:
+    """Return what cannot be kept."""
+    note("ran", what)
+    return "x" * 1000 if what == "large" else object()
 
 
 async def agated(gate: str) -> None:
