@@ -29,8 +29,9 @@ _PR_SET_PDEATHSIG = 1
 SAME_WISH = 1.0
 #: Dramatiq's exit code of a worker that was ended by a second signal; also of one that could not end in order.
 KILLED = 1
-#: Exit code of a worker that is not to be started again: `rl worker drain` under `rl worker start`.
-DRAINED = 79
+#: Exit codes under `rl worker start`, which has asked for them: after `rl worker drain` none is started in its place,
+#: after `rl worker restart` another one at once. Anybody else sees 0.
+DRAINED, RESTARTED = 79, 80
 #: A worker has ended this long (s) after `RELIER_GRACEFUL_SHUTDOWN_TIMEOUT`: Dramatiq's main process and the
 #: supervisor then have the rest of two seconds.
 END_WITHIN = 1.5

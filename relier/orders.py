@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from relier.drain import Drain
-from relier.ending import DRAINED
+from relier.ending import DRAINED, RESTARTED
 from relier.hosting import Hosting
 from relier.process import WorkerProcess
 
@@ -19,20 +19,27 @@ logger = logging.getLogger(__name__)
 ENDS = frozenset({Hosting.SUPERVISED, Hosting.ALONE})
 
 
+#: Exit codes by which a supervisor knows what was asked for.
+CODES = {"drain": DRAINED, "restart": RESTARTED}
+
+
 def obey(process: WorkerProcess, drain: Drain) -> None:
     """Let this worker be drained and restarted from outside. It acknowledges by its state in the fleet."""
+
+    asked = threading.Event()
 
     def order(message: dict[str, Any]) -> None:
         what = str(message.get("type"))
         logger.warning("Asked to %s.", what, extra={"by": message.get("by")})
-        if process.hosting is Hosting.SUPERVISED and what == "drain":
-            drain.exit_code = drain.exit_code or DRAINED
         drain.begin()
-        if process.hosting in ENDS:
+        if process.hosting is Hosting.SUPERVISED:
+            drain.exit_code = CODES[what]
+        if process.hosting in ENDS and not asked.is_set():
+            asked.set()
             threading.Thread(target=_end_when_drained, args=(process, drain), daemon=True).start()
 
-    for what in ("drain", "restart"):
-        process.on(what, order)
+    for kind in CODES:
+        process.on(kind, order)
 
 
 def _end_when_drained(process: WorkerProcess, drain: Drain) -> None:

@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     max_result_bytes: int = _whole(16 * 2**20, 1, 512 * 2**20, "Largest result kept.", "bytes")
     max_payload_bytes: int = _whole(16 * 2**20, 256, 512 * 2**20, "Largest message accepted.", "bytes")
     graceful_shutdown_timeout: float = _seconds(
-        30, 0, _DAY, "Wait for running tasks before they are handed over; so far of a worker without a main process."
+        30, 0, _DAY, "How long a stopping worker waits for running tasks before it hands them over."
     )
 
     admission_limit: int = _whole(5000, 1, 10**12, "Tasks admitted in any interval as long as the window.")

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from relier.boot import IMPORT_FAILED, REFUSED
-from relier.ending import end_with_parent
+from relier.ending import DRAINED, RESTARTED, end_with_parent
+from relier.hosting import SUPERVISED_VARIABLE
 from relier.logging import get_logger
 
 log = get_logger(__name__)
 
+#: Signals that end the supervisor.
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Exit codes of a worker whose next start will fail like this one.
 HOPELESS = (REFUSED, IMPORT_FAILED)
 #: A worker that lived this long (s) was up: its death says nothing about its start.
@@ -26,6 +29,8 @@ UP_AFTER = 10.0
 #: Pause (s) after the second quick death in a row; it doubles up to the longest. The first restart is immediate.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
+#: A supervisor ends this long (s) after its workers' time is up: they have ended before.
+END_WITHIN = 1.9
 #: In a fleet that was up, every process is refused this often in a row before the supervisor gives up.
 REFUSALS_ALLOWED = 3
 
@@ -48,31 +53,41 @@ class Slot:
     next_start: float = 0.0
     quick_deaths: int = 0
     refusals: int = 0
+    #: Whether its worker was drained, so that there will be no other.
+    drained: bool = False
 
 
 @dataclass
 class Supervisor:
-    """Starts `processes` times `command`, and restarts whichever ends.
+    """Starts `processes` times `command`, and restarts whichever ends, unless `rl worker drain` ended it.
 
     Its children get SIGTERM when it dies, however it dies (on Linux).
+
+    Parameters:
+      patience: seconds that workers have for what they run when all is to end.
     """
 
     command: Sequence[str]
     processes: int
+    patience: float = 30.0
     clock: Callable[[], float] = time.monotonic
     _slots: list[Slot] = field(default_factory=list)
     _signals: list[int] = field(default_factory=list)
     _was_up: bool = False
 
     def run(self) -> int:
-        """Supervise until SIGTERM or SIGINT, then wait for every child; returns the exit code.
+        """Supervise until SIGTERM, SIGINT or SIGHUP, then until every child has ended; returns the exit code.
 
-        A second signal kills the children. Gives up, with exit code 1, when every process refuses to start.
+        Children that take too long are killed, all of them at a second signal. Ends by itself when every worker was
+        drained, and with exit code 1 when every process refuses to start.
         """
         with _woken_by_signals(self._signals) as wait:
             self._slots = [Slot(number) for number in range(self.processes)]
             while not self._signals:
                 self._tend()
+                if all(slot.drained for slot in self._slots):
+                    log.info("Every worker was drained; ending.")
+                    return 0
                 if self._hopeless():
                     log.error("Every worker process refused to start; giving up.", processes=self.processes)
                     self._send(signal.SIGKILL)
@@ -88,7 +103,7 @@ class Supervisor:
                 self._ended(slot, code)
             elif slot.process is not None and self.clock() - slot.started >= UP_AFTER:
                 slot.quick_deaths, slot.refusals, self._was_up = 0, 0, True
-            if slot.process is None and self.clock() >= slot.next_start and not self._hopeless():
+            if slot.process is None and not slot.drained and self.clock() >= slot.next_start and not self._hopeless():
                 self._start(slot)
 
     def _start(self, slot: Slot) -> None:
@@ -98,6 +113,7 @@ class Supervisor:
             slot.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, SUPERVISED_VARIABLE: str(parent)},
                 start_new_session=True,  # Ctrl-C is for us only: a second signal would kill the worker.
                 preexec_fn=lambda: end_with_parent(parent),  # noqa: PLW1509 - this process has no other thread
             )
@@ -112,6 +128,9 @@ class Supervisor:
         pid, slot.process = slot.process.pid, None
         if code:
             _kill_remains(pid)
+        if code in (DRAINED, RESTARTED):
+            self._ended_in_order(slot, pid, code)
+            return
         refused = code in HOPELESS
         slot.quick_deaths = slot.quick_deaths + 1 if self.clock() - slot.started < UP_AFTER else 0
         slot.refusals = slot.refusals + 1 if refused else 0
@@ -120,12 +139,19 @@ class Supervisor:
         what = "A worker process refused to start." if refused else "A worker process ended; starting another."
         log.warning(what, number=slot.number, pid=pid, code=code, pause=pause)
 
+    def _ended_in_order(self, slot: Slot, pid: int, code: int) -> None:
+        """Start another at once, unless there is to be none: somebody asked for this end, so it is no quick death."""
+        slot.quick_deaths, slot.refusals, slot.next_start = 0, 0, self.clock()
+        slot.drained = code == DRAINED
+        what = "A worker was drained; its place stays empty." if slot.drained else "A worker is restarted."
+        log.info(what, number=slot.number, pid=pid)
+
     def _hopeless(self) -> bool:
         allowed = REFUSALS_ALLOWED if self._was_up else 1
-        return all(slot.refusals >= allowed for slot in self._slots)
+        return all(slot.refusals >= allowed or slot.drained for slot in self._slots)
 
     def _until_next_start(self) -> float:
-        pauses = [slot.next_start - self.clock() for slot in self._slots if slot.process is None]
+        pauses = [slot.next_start - self.clock() for slot in self._slots if not (slot.process or slot.drained)]
         return max(0.0, min(pauses, default=1.0))
 
     # -- stopping -----------------------------------------------------------------------------------------------
@@ -133,12 +159,17 @@ class Supervisor:
     def _stop(self, wait: Callable[[float], None]) -> int:
         log.info("Stopping: the workers end what they run.", signal=signal.Signals(self._signals[0]).name)
         self._send(signal.SIGTERM)
+        latest = self.clock() + self.patience + END_WITHIN
         while self._alive():
+            if self.clock() > latest:
+                log.error("Killing workers that do not end; their tasks run again elsewhere.", count=len(self._alive()))
+                self._send(signal.SIGKILL)
+                return 1
             if len(self._signals) > 1:
                 log.warning("A second signal: killing the workers; their tasks run again elsewhere.")
                 self._send(signal.SIGKILL)
                 return 128 + self._signals[1]
-            wait(1.0)
+            wait(max(0.0, min(1.0, latest - self.clock())))
         return 0
 
     def _alive(self) -> list[subprocess.Popen[bytes]]:
@@ -169,7 +200,7 @@ def _kill_remains(pid: int) -> None:
 
 @contextmanager
 def _woken_by_signals(arrived: list[int]) -> Iterator[Callable[[float], None]]:
-    """Collect SIGTERM and SIGINT, and give a wait that these and SIGCHLD end early."""
+    """Collect SIGTERM, SIGINT and SIGHUP, and give a wait that these and SIGCHLD end early."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
@@ -182,7 +213,7 @@ def _woken_by_signals(arrived: list[int]) -> Iterator[Callable[[float], None]]:
         if select.select([reader], [], [], seconds)[0]:
             os.read(reader, 1024)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
+    before = {number: signal.signal(number, note) for number in (*ENDING, signal.SIGCHLD)}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield wait

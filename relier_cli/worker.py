@@ -1,4 +1,4 @@
-"""`rl worker`: the worker processes: start them, and see what each does."""
+"""`rl worker`: the worker processes: start them, and see what each does (see `draining` for how they end)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from relier.logging import configure_logging
 from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.survey import Survey
+from relier_cli import draining
 from relier_cli.opening import opened_store
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text, span
 
-app = typer.Typer(help="Worker processes: start them, and see what each does.", no_args_is_help=True)
+app = typer.Typer(help="Worker processes: start, drain, restart them, see what each does.", no_args_is_help=True)
+app.command()(draining.drain)
+app.command()(draining.restart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class WorkerRow:
 
     id: str
     role: str
-    #: alive; silent (its control channel has no subscriber: dead or cut off); gone (its tasks are being put back)
+    #: alive; draining (ends what it runs); drained (idle); silent (its control channel has no subscriber: dead or cut
+    #: off); gone (its tasks are being put back)
     state: str
     host: str
     pid: int | None
@@ -76,7 +80,7 @@ def fetch(store: Store, settings: Settings) -> Fleet:
     rows = [
         _row(worker, fields, seen.server_time / 1e6)
         | {
-            "state": ("alive" if present.get(worker) else "silent") if worker in told else "gone",
+            "state": _state(fields, present.get(worker)) if worker in told else "gone",
             "tasks": owned[worker],
             "beats": seen.beats.get(worker, 0),
             "leases": sorted(slot for slot, holder in holders.items() if holder == worker),
@@ -100,6 +104,10 @@ def _row(worker: str, told: dict[str, Any], now: float) -> dict[str, Any]:
         "started_at": iso(started),
         "uptime": round(max(0.0, now - started), 3) if started else None,
     }
+
+
+def _state(told: dict[str, Any], present: bool | None) -> str:
+    return (str(told.get("state") or "alive")) if present else "silent"
 
 
 def _holders(leases: dict[str, str]) -> dict[str, str]:
@@ -164,7 +172,7 @@ def start(
     store = Installation(settings).store
     brokers = [broker_check(default_broker(settings))] if settings.broker_url else []
     check_redis(store.client, settings, [format_check(store), *brokers])
-    raise typer.Exit(Supervisor(worker_command(given), processes).run())
+    raise typer.Exit(Supervisor(worker_command(given), processes, settings.graceful_shutdown_timeout).run())
 
 
 def check_flags(flags: list[str]) -> None:

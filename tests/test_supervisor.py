@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from relier.store import Store
 from relier.supervisor import LONGEST_PAUSE, Slot, Supervisor, worker_command
 from relier_cli.worker import check_flags
 from tests.conftest import PrivateServers
-from tests.processes import Started, actors, alive
+from tests.processes import Started, actors, alive, rl, rl_json
 from tests.waiting import wait_until
 
 
@@ -102,6 +104,58 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path, store: Store) -
 
         assert supervisor.ended(10) == 128 + signal.SIGINT
         assert not alive(worker)
+
+
+def test_a_restarted_worker_is_replaced_at_once_and_a_drained_one_is_not(tmp_path: Path, store: Store) -> None:
+    url = url_of(store)
+    with supervised(tmp_path, url) as supervisor:
+        first, second = sorted(wait_for(store, 2))
+        old, other = (identity_of(store, pid) for pid in (first, second))
+
+        (restarted,) = rl_json(tmp_path, "worker", "restart", old, "--wait", redis_url=url)
+
+        assert (restarted["worker"], restarted["state"]) == (old, "restarted")
+        assert restarted["successor"] in store.fleet.workers()
+        assert {*wait_for(store, 2)} > {second}
+        assert not alive(first)
+        assert "A worker is restarted." in supervisor.output
+        assert "A worker process ended; starting another." not in supervisor.output
+
+        (drained,) = rl_json(tmp_path, "worker", "drain", other, "--wait", redis_url=url)
+
+        assert drained == {"worker": other, "state": "ended", "successor": None}
+        wait_until(lambda: "A worker was drained; its place stays empty." in supervisor.output, 60, "its word")
+        assert list(store.fleet.workers()) == [restarted["successor"]]
+
+        assert rl(tmp_path, "worker", "drain", socket.gethostname(), redis_url=url).returncode == 0
+        assert supervisor.ended() == 0, supervisor.output
+    assert "Every worker was drained; ending." in supervisor.output
+    assert store.fleet.workers() == {}
+
+
+def identity_of(store: Store, pid: int) -> str:
+    return next(worker for worker, told in store.fleet.workers().items() if told["pid"] == pid)
+
+
+def _field(status: Path, name: str) -> str:
+    return next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name))
+
+
+def test_workers_that_do_not_end_in_time_are_killed() -> None:
+    supervisor = Supervisor(
+        [sys.executable, "-c", "import signal, time; signal.signal(15, 1); time.sleep(600)"], 1, 0.1
+    )
+    slot = Slot(0)
+    supervisor._slots = [slot]
+    supervisor._start(slot)
+    assert slot.process is not None
+    ignoring = Path(f"/proc/{slot.process.pid}/status")
+    mask = 1 << (signal.SIGTERM - 1)
+    wait_until(lambda: int(_field(ignoring, "SigIgn"), 16) & mask, 60, "a process that ignores SIGTERM")
+    supervisor._signals.append(signal.SIGTERM)
+
+    assert supervisor._stop(time.sleep) == 1
+    assert slot.process.returncode == -signal.SIGKILL
 
 
 def test_workers_that_all_refuse_end_the_supervisor(tmp_path: Path, store: Store) -> None:
