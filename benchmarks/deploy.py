@@ -4,8 +4,8 @@
                                 [--workers 4] [--rate 40] [--time 1.0]
 
 Each round restarts every worker of `rl worker start`, one after the other, as `rl worker restart --wait` does.
-Meanwhile tasks are pushed: most end within the time (`--time`, RELIER_GRACEFUL_SHUTDOWN_TIMEOUT) that a stopping worker gives
-them, some take longer and are handed over. At the end every task must have been committed exactly once, no failure and
+Meanwhile tasks are pushed: most end within the time (`--time`, RELIER_GRACEFUL_SHUTDOWN_TIMEOUT) that a stopping
+worker gives them, some take longer and are handed over. At the end every task must have been committed exactly once, no failure and
 no crash counted. Reported are the longest time between a hand-over and the next run, and the longest time for which a
 task waited for its first run. Exit code 1 when something was lost or committed twice, or one of these is above 2 s.
 """
