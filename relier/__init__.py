@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UnsignableError,
     )
     from relier.installation import install
+    from relier.locks import IdempotencyLock, idempotency_lock
     from relier.receipts import TaskReceipt
     from relier.schema import SchemaRegistry
     from relier.settings import Settings, get_settings
@@ -42,6 +43,7 @@ __all__ = [
     "CheckpointTooLargeError",
     "HardTimeoutError",
     "IdempotencyInFlightError",
+    "IdempotencyLock",
     "PayloadIntegrityError",
     "RelierActor",
     "RelierConfigError",
@@ -62,6 +64,7 @@ __all__ = [
     "UnsignableError",
     "__version__",
     "get_settings",
+    "idempotency_lock",
     "install",
     "rl_actor",
     "task_context",
@@ -72,6 +75,8 @@ _HOMES = {
     "rl_actor": "actor",
     "TaskContext": "context",
     "task_context": "context",
+    "IdempotencyLock": "locks",
+    "idempotency_lock": "locks",
     "install": "installation",
     "TaskReceipt": "receipts",
     "SchemaRegistry": "schema",

@@ -42,6 +42,7 @@ _BY_CLASS: dict[type[BaseException], FailureKind] = {
     ssl.SSLZeroReturnError: _T,
     errors.AdmissionRejectedError: _T,
     errors.StoreUnavailableError: _T,
+    errors.IdempotencyInFlightError: _T,
     TypeError: _D,
     AttributeError: _D,
     NameError: _D,

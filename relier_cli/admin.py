@@ -35,6 +35,28 @@ def reset_admission(yes: Yes = False, as_json: AsJson = False) -> None:
         typer.echo(f"{limits} limits begin anew.")
 
 
+@app.command("purge-locks")
+def purge_locks(
+    completed: Annotated[bool, typer.Option("--completed", help="Forget what has completed as well.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Free every idempotency key and lock that somebody holds; of the tasks that wait for a key one goes on.
+
+    Whoever holds one and still lives goes on as well: then two do the same work. What has completed stays remembered
+    unless --completed is given.
+
+    Example: rl admin purge-locks --yes
+    """
+    insist(yes, "This lets work that is going on be done a second time.")
+    with opened_store() as store:
+        locks, keys = store.locks.purge(completed=completed)
+    if as_json:
+        print_json({"locks": locks, "keys": keys})
+    else:
+        typer.echo(f"{locks} locks and {keys} keys of tasks are free.")
+
+
 def insist(yes: bool, consequence: str) -> None:
     """End the command as misuse (exit code 2) unless the user said yes."""
     if not yes:

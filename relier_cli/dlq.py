@@ -34,6 +34,10 @@ FIXES = {
         " and release it."
     ),
     "ActorNotFound": "No worker knows its actor: deploy one that does, and release it.",
+    "ResultMissing": (
+        "Another task with its idempotency key did the work, and the result was not kept, which this one's pipeline or"
+        " callback needs: raise RELIER_MAX_RESULT_BYTES, or return a name instead of the data; release it later."
+    ),
 }
 _OTHER_FIX = "Look at the traceback, fix the cause, deploy, and release it: rl dlq release ID."
 

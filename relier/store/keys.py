@@ -51,6 +51,15 @@ class Keys:
         prefix = self._prefixes[shard]
         return f"{prefix}adm", f"{prefix}adm.at", f"{prefix}meta"
 
+    def lock(self, key: str) -> str:
+        """Return the key of an idempotency lock."""
+        return f"{self._prefixes[shard_of(key)]}lock:{key}"
+
+    @property
+    def prefix(self) -> str:
+        """What every key of the namespace begins with."""
+        return f"rl:{self.namespace}:"
+
     def group(self, group_id: str) -> str:
         return f"{self._prefixes[shard_of(group_id)]}grp:{group_id}"
 

@@ -16,6 +16,7 @@ from relier.store.durability import Custody, Durability
 from relier.store.fleet import Fleet
 from relier.store.keys import CLOCKS, SHARDS, Keys, shard_of
 from relier.store.known import Known, known
+from relier.store.locks import Locks
 from relier.store.records import Record, parse_record
 from relier.store.scripts import load_all, script
 from relier.store.tasks import Tasks
@@ -38,6 +39,7 @@ class Store:
         self.tasks = Tasks(self.runner, self.keys, retention)
         self.fleet = Fleet(self.runner, self.keys)
         self.admissions = Admissions(self.runner, self.keys)
+        self.locks = Locks(self.runner, self.keys)
         self.durability = Durability(self.runner)
         self.custody = Custody(self.runner, self.durability)
 

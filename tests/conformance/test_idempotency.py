@@ -1,4 +1,4 @@
-"""Of all tasks that mean the same one completes, whatever dies, and the others get its result without polling for it."""
+"""Of all tasks that mean the same one completes, whatever dies, and the others get its result without polling."""
 
 from __future__ import annotations
 
@@ -61,3 +61,22 @@ def test_what_follows_a_duplicate_gets_the_result(fleet: Harness) -> None:
     assert counters["completed"] == 10
     assert sorted((effect.detail for effect in fleet.effects("told")), key=str) == [["group"], [0, 3], [1, 3]]
     assert len(fleet.effects("ran")) == 3  # One of the five, the other key, and the one before it.
+
+
+@where(("embedded",))
+def test_a_killed_holders_next_run_has_its_lock_at_once(fleet: Harness) -> None:
+    """Long before it would lapse, which is after two minutes. Another task fails, is retried, and finds it done."""
+    fleet.workers(2)
+    holder = fleet.actors.locked.push(fleet.gate()).id
+    fleet.wait(lambda: fleet.effects("began", holder), what="the lock")
+    other = fleet.actors.locked.push(fleet.gate()).id
+    fleet.wait(lambda: fleet.store.counters().get("retries"), what="the refusal of the other one")
+
+    fleet.process_of(fleet.effects("began")[0].pid).kill()
+
+    fleet.wait(lambda: len(fleet.effects("began", holder)) == 2, what="its second run")
+    fleet.open_gate()
+    counters = fleet.settle(2)
+    assert counters["completed"] == 2
+    assert [effect.detail for effect in fleet.effects("cached", other)] == [holder]
+    assert list(fleet.counted("ran").items()) == [(holder, 1)]

@@ -21,7 +21,7 @@ import dramatiq
 from dramatiq import Broker
 from dramatiq.middleware import SkipMessage
 
-from relier import TaskContext, rl_actor, task_context
+from relier import TaskContext, idempotency_lock, rl_actor, task_context
 
 EFFECTS_VARIABLE = "RL_TEST_EFFECTS"
 
@@ -80,6 +80,7 @@ class Actors:
         self.once: Any = rl_actor(once, broker=broker, idempotency_key="{gate}", max_resurrections=50)
         self.add_once: Any = rl_actor(add_once, broker=broker, idempotent=True)
         self.returning: Any = rl_actor(returning, broker=broker, store_results=True)
+        self.locked: Any = rl_actor(locked, broker=broker)
         self.told: Any = rl_actor(told, broker=broker)
         self.poison: Any = rl_actor(poison, broker=broker, max_resurrections=2)
         self.notified: Any = rl_actor(notified, broker=broker, notify_shutdown=True)
@@ -195,6 +196,16 @@ def returning(what: str) -> Any:
     """Return what cannot be kept."""
     note("ran", what)
     return "x" * 1000 if what == "large" else object()
+
+
+async def locked(gate: str) -> None:
+    """Like agated, once for all tasks together."""
+    async with idempotency_lock(gate, ttl=600) as lock:
+        if lock.already_executed:
+            note("cached", lock.cached_result)
+        else:
+            await agated(gate)
+            lock.set_result(task_context.task_id)
 
 
 async def agated(gate: str) -> None:

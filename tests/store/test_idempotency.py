@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relier.store import Claim, KeyTerms, Verdict
+from relier.store import Claim, KeyTerms, Verdict, shard_of
 from tests.store.desk import SHARD, Desk
 
 TERMS = KeyTerms("k", "wait", False, False, ttl=3600.0, in_flight=120.0, retention=3600.0, result_ttl=3600.0)
@@ -354,3 +354,18 @@ def test_a_suspect_that_waits_for_its_turn_still_has_its_key(desk: Desk) -> None
     assert claim(desk, "a", "w3", desk.published("a"), slot=False).verdict is Verdict.HELD
 
     wait_for(desk, "b", worker="w4")
+
+
+def test_purging_frees_a_key_and_lets_one_waiter_go_on(desk: Desk) -> None:
+    terms = replace(TERMS, key=next(key for key in map(str, range(10_000)) if shard_of(key) == SHARD))
+    run(desk, "a", terms=terms)
+    wait_for(desk, "b", "c", terms=terms)
+
+    assert desk.store.locks.purge() == (0, 1)
+
+    assert [due.task_id for due in desk.due()] == ["b"]
+    commit(desk, "b", run(desk, "b", "w2", desk.published("b"), terms), "w2", terms)
+    assert ended(desk, "c") == "completed"
+    assert desk.store.locks.purge() == (0, 0)
+    assert desk.store.locks.purge(completed=True) == (0, 1)
+    assert run(desk, "d", "w3", terms=terms)
