@@ -1,0 +1,75 @@
+"""Views of the Django example."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from relier import (
+    AdmissionRejectedError,
+    ResultMissing,
+    ResultTimeout,
+    StoreUnavailableError,
+    TaskFailedError,
+    TaskReceipt,
+)
+from words.tasks import count_words
+
+#: Longest time (s) for which a request waits for a result: it occupies a thread of the server.
+LONGEST_WAIT = 10.0
+
+
+class RelierErrors:
+    """Middleware that turns what Relier raises in any view into a response."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if isinstance(error, AdmissionRejectedError):  # Whole seconds, and never too early.
+            retry_after = max(1, math.ceil(error.retry_after))
+            return JsonResponse({"detail": "Too many tasks."}, status=429, headers={"Retry-After": str(retry_after)})
+        if isinstance(error, StoreUnavailableError):
+            return JsonResponse({"detail": "Try again later."}, status=503, headers={"Retry-After": "1"})
+        return None
+
+
+@csrf_exempt
+@require_POST
+def create_count(request: HttpRequest) -> HttpResponse:
+    receipt = count_words.push(json.loads(request.body)["text"])
+    location = request.build_absolute_uri(reverse("task", args=[receipt.id]))
+    return JsonResponse({"id": receipt.id}, status=202, headers={"Location": location})
+
+
+@csrf_exempt
+@require_http_methods(["GET", "DELETE"])
+def task(request: HttpRequest, task_id: str) -> HttpResponse:
+    """Tell the task's status, or cancel it."""
+    receipt = TaskReceipt.from_id(task_id)
+    if request.method == "DELETE":
+        return JsonResponse({"id": task_id, "outcome": receipt.cancel()})
+    return JsonResponse({"id": task_id, "status": receipt.status()})
+
+
+@require_GET
+def get_result(request: HttpRequest, task_id: str) -> HttpResponse:
+    """Return the result; a client may `wait` some seconds for it."""
+    wait = min(float(request.GET.get("wait", 0)), LONGEST_WAIT)
+    try:
+        return JsonResponse({"id": task_id, "result": TaskReceipt.from_id(task_id).result(timeout=wait)})
+    except ResultTimeout:
+        return JsonResponse({"id": task_id, "detail": "Not yet."}, status=202)
+    except TaskFailedError as error:
+        return JsonResponse({"id": task_id, "reason": error.reason}, status=409)
+    except ResultMissing:
+        return JsonResponse({"id": task_id, "detail": "No result is kept."}, status=410)

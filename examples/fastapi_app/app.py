@@ -1,0 +1,70 @@
+"""A FastAPI application that has its work done by Relier. See README.md for how to run it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response, status
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from tasks import count_words
+
+from relier import (
+    AdmissionRejectedError,
+    ResultMissing,
+    ResultTimeout,
+    StoreUnavailableError,
+    TaskFailedError,
+    TaskReceipt,
+)
+
+app = FastAPI(title="Words")
+
+
+class Text(BaseModel):
+    text: str
+
+
+@app.exception_handler(AdmissionRejectedError)
+async def too_many_tasks(request: Request, error: AdmissionRejectedError) -> JSONResponse:
+    """Tell every client that was refused when to come again: whole seconds, and never too early."""
+    retry_after = max(1, math.ceil(error.retry_after))
+    return JSONResponse(
+        {"detail": "Too many tasks."}, status.HTTP_429_TOO_MANY_REQUESTS, {"Retry-After": f"{retry_after}"}
+    )
+
+
+@app.exception_handler(StoreUnavailableError)
+async def store_is_away(request: Request, error: StoreUnavailableError) -> JSONResponse:
+    return JSONResponse({"detail": "Try again later."}, status.HTTP_503_SERVICE_UNAVAILABLE, {"Retry-After": "1"})
+
+
+@app.post("/counts", status_code=status.HTTP_202_ACCEPTED)
+async def create_count(body: Text, request: Request, response: Response) -> dict[str, str]:
+    receipt = await count_words.apush(body.text)
+    response.headers["Location"] = str(request.url_for("get_status", task_id=receipt.id))
+    return {"id": receipt.id}
+
+
+@app.get("/tasks/{task_id}")
+async def get_status(task_id: str) -> dict[str, str]:
+    return {"id": task_id, "status": await TaskReceipt.from_id(task_id).astatus()}
+
+
+@app.get("/tasks/{task_id}/result")
+async def get_result(task_id: str, wait: Annotated[float, Query(ge=0, le=30)] = 0.0) -> Any:
+    """Return the result; a client may `wait` some seconds for it, which blocks nobody else."""
+    try:
+        return {"id": task_id, "result": await TaskReceipt.from_id(task_id).aresult(timeout=wait)}
+    except ResultTimeout:
+        return JSONResponse({"id": task_id, "detail": "Not yet."}, status.HTTP_202_ACCEPTED)
+    except TaskFailedError as error:
+        return JSONResponse({"id": task_id, "reason": error.reason}, status.HTTP_409_CONFLICT)
+    except ResultMissing:
+        return JSONResponse({"id": task_id, "detail": "No result is kept."}, status.HTTP_410_GONE)
+
+
+@app.delete("/tasks/{task_id}")
+async def cancel_task(task_id: str) -> dict[str, str]:
+    return {"id": task_id, "outcome": await TaskReceipt.from_id(task_id).acancel()}

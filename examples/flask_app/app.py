@@ -1,0 +1,64 @@
+"""A Flask application that has its work done by Relier. See README.md for how to run it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from flask import Flask, jsonify, request, url_for
+from tasks import count_words
+
+from relier import (
+    AdmissionRejectedError,
+    ResultMissing,
+    ResultTimeout,
+    StoreUnavailableError,
+    TaskFailedError,
+    TaskReceipt,
+)
+
+app = Flask(__name__)
+
+#: Longest time (s) for which a request waits for a result: it occupies a thread of the server.
+LONGEST_WAIT = 10.0
+
+
+@app.errorhandler(AdmissionRejectedError)
+def too_many_tasks(error: AdmissionRejectedError) -> Any:
+    """Tell every client that was refused when to come again: whole seconds, and never too early."""
+    return {"detail": "Too many tasks."}, 429, {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+
+
+@app.errorhandler(StoreUnavailableError)
+def store_is_away(error: StoreUnavailableError) -> Any:
+    return {"detail": "Try again later."}, 503, {"Retry-After": "1"}
+
+
+@app.post("/counts")
+def create_count() -> Any:
+    receipt = count_words.push(request.get_json()["text"])
+    return {"id": receipt.id}, 202, {"Location": url_for("get_status", task_id=receipt.id, _external=True)}
+
+
+@app.get("/tasks/<task_id>")
+def get_status(task_id: str) -> Any:
+    return {"id": task_id, "status": TaskReceipt.from_id(task_id).status()}
+
+
+@app.get("/tasks/<task_id>/result")
+def get_result(task_id: str) -> Any:
+    """Return the result; a client may `wait` some seconds for it."""
+    wait = min(request.args.get("wait", 0.0, type=float), LONGEST_WAIT)
+    try:
+        return jsonify(id=task_id, result=TaskReceipt.from_id(task_id).result(timeout=wait))
+    except ResultTimeout:
+        return {"id": task_id, "detail": "Not yet."}, 202
+    except TaskFailedError as error:
+        return {"id": task_id, "reason": error.reason}, 409
+    except ResultMissing:
+        return {"id": task_id, "detail": "No result is kept."}, 410
+
+
+@app.delete("/tasks/<task_id>")
+def cancel_task(task_id: str) -> Any:
+    return {"id": task_id, "outcome": TaskReceipt.from_id(task_id).cancel()}
