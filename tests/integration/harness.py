@@ -165,10 +165,17 @@ class Harness:
     # -- processes ----------------------------------------------------------------------------------------------
 
     def worker(
-        self, *, threads: int = 4, processes: int = 1, queues: Sequence[str] = (), failpoints: str = "", **options: Any
+        self,
+        *,
+        threads: int = 4,
+        processes: int = 1,
+        queues: Sequence[str] = (),
+        failpoints: str = "",
+        python: str = sys.executable,
+        **options: Any,
     ) -> Process:
         """Start a worker; `pid` waits until it is up. `queues`: what it consumes, by default everything."""
-        command = [sys.executable, "-m", "dramatiq", "relier.workers", "-p", str(processes), "-t", str(threads)]
+        command = [python, "-m", "dramatiq", "relier.workers", "-p", str(processes), "-t", str(threads)]
         command += ["-Q", *queues] if queues else []
         return self._start("worker", command, failpoints, options)
 
@@ -182,8 +189,11 @@ class Harness:
 
     def producer(self, code: str, *, failpoints: str = "") -> Process:
         """Start a process that runs code with the actors as `a`."""
-        actors = f"from {self.actor_module} import ACTORS as a\n"
-        return self._start("producer", [sys.executable, "-c", _PRODUCER + actors + code], failpoints, {})
+        return self.script(f"from {self.actor_module} import ACTORS as a\n{code}", failpoints=failpoints)
+
+    def script(self, code: str, *, failpoints: str = "", python: str = sys.executable) -> Process:
+        """Start a process that runs code beside the fleet's broker."""
+        return self._start("producer", [python, "-c", _PRODUCER + code], failpoints, {})
 
     def _start(self, kind: str, command: list[str], failpoints: str, options: dict[str, Any]) -> Process:
         log = self.folder / f"{kind}-{next(self._numbers)}.log"

@@ -1,0 +1,1 @@
+"""Two releases of one application, each installed in an environment of its own."""
