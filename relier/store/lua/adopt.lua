@@ -29,7 +29,7 @@ if rec[STATE] == 'd' then
   rec[OUTCOME] = ''
 end
 local key = ARGV[11] ~= '' and cjson.decode(ARGV[11]).key
-if key then ask_for_key(id, rec, key, now) end -- It runs, whatever the answer is.
+if key then keys().ask(id, rec, key, now) end -- It runs, whatever the answer is.
 disown(id, rec)
 rec[STATE], rec[FENCE], rec[OWNER], rec[GRANTED], rec[STICKY], rec[BODY] = 'r', fence, worker, now, true, ARGV[10]
 if fence > floor() then redis.call('HSET', META, 'floor', int(fence)) end

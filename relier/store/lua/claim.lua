@@ -69,9 +69,9 @@ end
 
 local function stand_aside()
   if key.on ~= 'drop' then
-    await_key(id, rec, now)
+    keys().await(id, rec, now)
   else
-    discard_duplicate(id, rec)
+    keys().discard_duplicate(id, rec)
   end
   save(id, rec)
   return { key.on ~= 'drop' and 'held' or 'settled' }
@@ -79,7 +79,7 @@ end
 
 local function grant(verdict)
   local answer, owner
-  if key then answer, owner = ask_for_key(id, rec, key, now) end
+  if key then answer, owner = keys().ask(id, rec, key, now) end
   if answer == 'completed' then return repeat_of(owner) end
   if answer == 'held' then return stand_aside() end
   own('r')

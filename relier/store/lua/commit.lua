@@ -27,7 +27,7 @@ local protections = ARGV[8] ~= '' and cjson.decode(ARGV[8]) or {}
 local function finish(rec)
   count('completed')
   if protections.res then keep_result(id, protections.marker or 'v' .. ARGV[6], protections.res) end
-  if protections.key then complete_key(id, protections.key, now) end
+  if protections.key then keys().complete(id, protections.key, now) end
   if hooks then
     rec[STATE], rec[OUTCOME], rec[RESULT] = 'h', 'completed', ARGV[6]
   else

@@ -21,7 +21,7 @@ local limit, room = tonumber(ARGV[2]), tonumber(ARGV[3])
 local old, counted = watch(tonumber(ARGV[4]) or -1, tonumber(ARGV[5]))
 forget(limit)
 local now = now_us()
-local more = look_at_keys(now, RELEASED_AT_ONCE) and 1 or 0
+local more = look_at_keys(now, 100) and 1 or 0
 if redis.call('EXISTS', DUE) == 0 then
   redis.call('HDEL', META, 'seen', 'skew')
   return { more, {}, int(old), counted and 1 or 0 }
@@ -35,7 +35,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(at), 'LIMIT', 0
   elseif not rec or rec[STATE] == 'd' or rec[STATE] == 'r' or rec[STATE] == 'e' then
     if rec and rec[STATE] == 'e' then redis.call('HDEL', REC, id) end -- an earlier version kept ended tasks here
     redis.call('ZREM', DUE, id)
-  elseif not (awaits_key(rec) and look_at_waiter(id, rec, now)) then
+  elseif not (awaits_key(rec) and keys().look_at_waiter(id, rec, now)) then
     room = room - #rec[BODY]
     if room < 0 and #out > 0 then break end
     local n = #out

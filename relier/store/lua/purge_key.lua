@@ -14,12 +14,12 @@
 -- include settle
 -- include idempotency
 local key = ARGV[2]
-local entry = load_entry(key)
-if not entry or entry[K_VERSION] > KEY_FORMAT then return 'kept' end
-if entry[K_STATE] ~= 'c' then
-  pass_on(key, false, now_us(), RELEASED_AT_ONCE)
+local entry = keys().load(key)
+if not entry or keys().is_newer(entry) then return 'kept' end
+if not keys().is_completed(entry) then
+  keys().pass_on(key, false, now_us(), 100)
 elseif ARGV[3] == '1' then
-  redis.call('DEL', entry_key(key))
+  redis.call('DEL', keys().name(key))
 else
   return 'kept'
 end
