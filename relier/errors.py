@@ -59,7 +59,7 @@ class ResultTimeout(RelierError):
 
 
 class ResultMissing(RelierError):
-    """There is no result to wait for: results are not stored for this actor, or were forgotten."""
+    """There is no result to wait for: none is kept, or no longer, or it was too large or could not be encoded."""
 
 
 class TaskFailedError(RelierError):

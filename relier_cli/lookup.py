@@ -31,6 +31,8 @@ def find(store: Store, task_id: str) -> Found:
     survey = Survey(store)
     shard = survey.locate(task_id)
     record = None if shard is None else store.records([task_id], shard).get(task_id)
+    if record is None and store.known(task_id).outcome == "completed":
+        raise RelierError(f"Task {task_id!r} has completed; its result is kept, its record was forgotten.")
     if shard is None or record is None:
         raise RelierError(
             f"There is no record of task {task_id!r}: no worker has claimed it yet, or it ended and was forgotten."

@@ -12,14 +12,15 @@ from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq.results import ResultFailure
+from dramatiq.results import ResultFailure, Results
 from dramatiq.results import ResultMissing as DramatiqsResultMissing
 from dramatiq.results import ResultTimeout as DramatiqsResultTimeout
+from dramatiq.results.backends import StubBackend
 
 from relier import ResultMissing, ResultTimeout, StoreUnavailableError, TaskFailedError, TaskReceipt, rl_actor
 from relier.brokers.redis import RelierRedisBroker
 from relier.envelope import Stamp, stamp_of, stamped
-from relier.hooks import encode_failure
+from relier.hooks import encode_failure, has_failure_hooks, has_success_hooks
 from relier.results import encoded_result
 from relier.settings import Settings
 from relier.store import Failure, Sending, Settled, shard_of
@@ -325,6 +326,45 @@ def test_dramatiqs_get_result_knows_failures_skips_and_what_is_too_large(desk: D
         old.get_result(backend=backend)
     with pytest.raises(DramatiqsResultMissing, match="result too large"):
         large.get_result(backend=backend, block=True)
+
+
+def test_a_result_that_the_commit_keeps_is_no_hook(desk: Desk) -> None:
+    """So the task costs no third round trip, and there is nothing to replay."""
+    message = desk.keeping.message()
+    assert not has_success_hooks(desk.broker, message)
+    assert not has_failure_hooks(desk.broker, message)
+
+
+def test_ones_own_results_backend_stays_a_hook(settings: Settings) -> None:
+    backend: Any = StubBackend()
+    broker = RelierRedisBroker(settings=settings, middleware=[Results(backend=backend)])  # type: ignore[no-untyped-call]
+    keeping: Any = rl_actor(lambda: None, broker=broker, actor_name="keeping", store_results=True)
+    assert broker.get_results_backend() is backend
+    assert has_success_hooks(broker, keeping.message())
+    assert TaskReceipt.of(keeping.message(), broker).kept_ms == 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("options", "sent_with", "kept_ms"),
+    [
+        ({}, {}, 0),
+        ({"store_results": True}, {}, 3_600_000),
+        ({"store_results": True, "result_ttl": 5000}, {}, 5000),
+        ({"store_results": True, "result_ttl": 5000}, {"result_ttl": 7000}, 7000),
+        ({"store_results": True}, {"store_results": False}, 0),
+        ({}, {"store_results": True}, 3_600_000),
+        ({"idempotent": True, "result_ttl": 5000}, {}, 3_600_000),
+        ({"idempotent": True, "idempotency_ttl": 7200}, {}, 7_200_000),
+        ({"idempotent": True, "store_results": False}, {}, 3_600_000),
+    ],
+)
+def test_how_long_a_result_is_kept(
+    settings: Settings, options: dict[str, Any], sent_with: dict[str, Any], kept_ms: int
+) -> None:
+    broker = RelierRedisBroker(settings=settings)
+    actor: Any = rl_actor(lambda: None, broker=broker, actor_name="actor", **options)
+    message = actor.message_with_options(**sent_with)
+    assert TaskReceipt.of(broker.enqueue(message), broker).kept_ms == kept_ms
 
 
 def test_the_pauses_of_a_wait_grow(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

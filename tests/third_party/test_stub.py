@@ -12,6 +12,8 @@ from dramatiq import Broker, Message, Worker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import QueueJoinTimeout
 from dramatiq.middleware import Middleware, SkipMessage
+from dramatiq.results import Results
+from dramatiq.results.backends import StubBackend
 
 import relier
 from relier import rl_actor, task_context
@@ -72,6 +74,31 @@ def test_tasks_run_with_retries_results_and_delays(broker: StubBroker, worker: W
     assert sorted(ran) == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
     assert [receipt.status() for receipt in receipts] == ["completed", "completed"]
     assert relier.TaskReceipt.from_id(late.message_id).status() == "completed"
+
+
+@pytest.mark.parametrize("own_backend", [False, True])
+def test_receipts_read_results_with_and_without_dramatiqs_results(
+    broker: StubBroker, worker: Worker, own_backend: bool
+) -> None:
+    backend: Any = StubBackend()
+    if own_backend:
+        broker.add_middleware(Results(backend=backend))  # type: ignore[no-untyped-call]
+
+    @rl_actor(broker=broker, store_results=True)
+    def double(x: int) -> int:
+        return 2 * x
+
+    @dramatiq.actor(broker=broker, store_results=True)
+    async def triple(x: int) -> int:
+        return 3 * x
+
+    doubled, tripled = double.push(4), triple.send(5)
+
+    assert doubled.result(timeout=60) == 8
+    assert relier.TaskReceipt.from_id(tripled.message_id).result(timeout=60) == 15
+    if own_backend:
+        assert tripled.get_result(backend=backend, block=True, timeout=60_000) == 15
+    broker.join("default", timeout=60_000)
 
 
 def test_join_raises_what_failed_for_good_and_flush_all_forgets_it(
