@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import re
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import UnionType
 from typing import Annotated, Any, Protocol, Self, Union, cast, get_args, get_origin
+
+from relier.checkpoints import Checkpoint
 
 __all__ = ["TaskContext", "accept_context", "context_parameter", "current_context", "task_context"]
 
@@ -44,6 +47,8 @@ class Run(Protocol):
     def started_at(self) -> datetime: ...
     @property
     def message(self) -> Any: ...
+    @property
+    def checkpoint(self) -> Checkpoint | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,36 @@ class TaskContext:
     #: The `metadata` option of the message.
     metadata: dict[str, Any] = field(default_factory=dict)
     started_at: datetime | None = None
+    #: What the task kept by `set_partial`, in this run or an earlier one; None when nothing. Fetched when it is read.
+    partial_result: Any = field(default=None, repr=False, compare=False)
+
+    async def set_partial(self, data: Any) -> None:
+        """Keep how far the work has come: the task's next run, should there be one, finds it as `partial_result`.
+
+        Raises `StaleFenceError` when this run is no longer the task's, `CheckpointTooLargeError`, `TypeError` for what
+        cannot be encoded, and `OSError` or `StoreError` when there is no room; the one before is still kept then.
+        """
+        held = _held(self)
+        if isinstance(held, Checkpoint):
+            await asyncio.to_thread(held.keep, data)
+        else:
+            object.__setattr__(self, "partial_result", data)
+
+    def set_partial_sync(self, data: Any) -> None:
+        """Do what `set_partial` does, for plain functions.
+
+        Raises as that does, and `RuntimeError` on a thread with a running event loop.
+        """
+        held = _held(self)
+        if not isinstance(held, Checkpoint):
+            object.__setattr__(self, "partial_result", data)
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            held.keep(data)
+            return
+        raise RuntimeError("A checkpoint here would block the running event loop; use `await ctx.set_partial(...)`.")
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -80,7 +115,25 @@ class TaskContext:
             fence=run.fence,
             metadata=dict(metadata) if isinstance(metadata, dict) else {},
             started_at=run.started_at,
+            partial_result=run.checkpoint,
         )
+
+
+#: What a context holds: the checkpoint of its run, or what somebody who built it gave it.
+_SLOT = vars(TaskContext)["partial_result"]
+
+
+def _held(context: TaskContext) -> Any:
+    return _SLOT.__get__(context)
+
+
+def _partial_result(context: TaskContext) -> Any:
+    held = _held(context)
+    return held.value if isinstance(held, Checkpoint) else held
+
+
+# A property, so that what is kept is fetched by those runs only that read it.
+type.__setattr__(TaskContext, "partial_result", property(_partial_result, _SLOT.__set__))
 
 
 def current_context() -> TaskContext | None:

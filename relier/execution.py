@@ -15,6 +15,7 @@ from dramatiq.middleware import Interrupt, Shutdown, SkipMessage
 
 from relier import failpoints
 from relier.brokers.lanes import give_back
+from relier.checkpoints import Checkpoint
 from relier.declining import declined, is_newer
 from relier.endurance import free_memory
 from relier.envelope import stamp_of
@@ -222,6 +223,7 @@ class Execution:
     def _own(self, run: Run, claim: Claim) -> Run:
         run.fence, run.attempt, run.crashes = claim.fence, claim.attempt, claim.crashes
         run.phase = Phase.RUNNING
+        run.checkpoint = Checkpoint(self.process, run, claim.checkpoint)
         self.message.relier_run = run
         if claim.crashes:
             logger.info("Running a task again after a crash.", extra={"task": run.task_id, "crashes": claim.crashes})
@@ -253,6 +255,7 @@ class Execution:
         try:
             if original is None:
                 return self.fn(*args, **kwargs)
+            self._fetch_checkpoint(run)
             limits = Limits.of(self.actor.options, self.message.options)
             start = partial(self._await, original, args, kwargs)
             self._coroutine = coroutine = CoroutineRun(start, self.process.loops, limits, run)
@@ -265,6 +268,15 @@ class Execution:
             end_forked_child(self.process.pid)
             run.cancel = None
             current.reset(token)
+
+    @staticmethod
+    def _fetch_checkpoint(run: Run) -> None:
+        """Have what an earlier run left here before the event loop needs it, where reading it would block others."""
+        try:
+            if run.checkpoint is not None:
+                run.checkpoint.fetch()
+        except OSError:  # Whoever reads it gets the error.
+            logger.debug("A checkpoint cannot be fetched now.", exc_info=True)
 
     async def _await(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:

@@ -214,9 +214,6 @@ def _kind(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
 WITHOUT_EFFECT = frozenset(
     {
         "max_payload_bytes",
-        "checkpoint_max_inline_bytes",
-        "checkpoint_backend",
-        "checkpoint_dir",
         "slo_target",
         "otel_enabled",
         "otel_exporter_otlp_endpoint",

@@ -19,6 +19,7 @@ from relier import __version__, failpoints
 from relier.brokers.adapters import adapter_of
 from relier.brokers.lanes import give_back
 from relier.brokers.place import Place
+from relier.checkpoint_files import CheckpointFiles
 from relier.control import ControlChannel
 from relier.deferred import DeferredCommits
 from relier.endurance import endless
@@ -168,6 +169,7 @@ class WorkerProcess:
             "started_at": self._started_at,
             "actors": digest(self._actors),
             "subscribed": self.control.subscribed_as == self.identity,
+            "checkpoints": self._checkpoints_told(),
         }
 
     @property
@@ -241,6 +243,19 @@ class WorkerProcess:
     def place(self) -> Place:
         """Which broker this is, for others that are to use the same one."""
         return self.adapter.place()
+
+    def _checkpoints_told(self) -> str:
+        """Tell for `rl doctor` which folder of checkpoints this process sees: inline, unused, shared or apart."""
+        files = self.settings.checkpoint_backend == "filesystem"
+        return self.checkpoint_files.standing() if files else "inline"
+
+    @cached_property
+    def checkpoint_files(self) -> CheckpointFiles:
+        """The folder of checkpoints that are too large for the store."""
+        name_folder = self.store.fleet.checkpoint_folder
+        return CheckpointFiles(
+            self.settings.checkpoint_dir, lambda proposed: self.patiently(lambda: name_folder(proposed))
+        )
 
     @property
     def generation(self) -> int:

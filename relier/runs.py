@@ -9,11 +9,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relier.envelope import Stamp
 from relier.schema import Arguments
 from relier.store import SHARDS, Sending, Settled
+
+if TYPE_CHECKING:
+    from relier.checkpoints import Checkpoint
 
 
 class Phase(Enum):
@@ -49,6 +52,8 @@ class Run:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     #: Cancels the user code where that is possible (async actors).
     cancel: Callable[[], None] | None = None
+    #: What an earlier run left of its work, and where this one leaves its own; from the grant on.
+    checkpoint: Checkpoint | None = None
     #: Held while the run is closed or adopted, so that one does not overtake the other.
     lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -15,6 +15,7 @@ from dramatiq.errors import BrokerConnectionError
 from relier import failpoints
 from relier.brokers.lanes import Lanes
 from relier.brokers.place import Place
+from relier.checkpoint_sweep import CheckpointSweep
 from relier.endurance import endless
 from relier.fleet_checks import misplacement
 from relier.knowledge import FleetView, Told
@@ -72,6 +73,7 @@ class Sweeper:
         self._abstains_until = 0.0
         self._strays_read = time.monotonic()
         self._strays: set[str] = set()
+        self._checkpoints = CheckpointSweep(process.checkpoint_files, process.store)
 
     def tick(self) -> bool:
         """Sweep once; returns whether there is more to publish at once.
@@ -126,6 +128,8 @@ class Sweeper:
             self._look_at_fleet()
         if time.monotonic() - self._strays_read > STRAYS_INTERVAL:
             self._return_strays()
+        if self.settings.checkpoint_backend == "filesystem":
+            self._checkpoints.begin_if_due()
 
     def _declare(self, worker: str) -> bool:
         failpoints.hit("before-declare")

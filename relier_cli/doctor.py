@@ -11,6 +11,7 @@ import typer
 from dramatiq import Broker
 
 from relier.boot import use_default_broker
+from relier.checkpoint_checks import checkpoint_check
 from relier.errors import RelierConfigError, RelierError
 from relier.fleet_checks import fleet_checks
 from relier.preflight import Finding, inspect_redis
@@ -46,7 +47,8 @@ def examine() -> list[Finding]:
     try:
         broker, declared, trouble = _actors(settings)
         store = get_store(settings)
-        findings += inspect_redis(store.client, settings, fleet_checks(store, broker, declared))
+        checks = (*fleet_checks(store, broker, declared), checkpoint_check(store))
+        findings += inspect_redis(store.client, settings, checks)
         store.close()
         return findings + trouble
     except RelierError as error:

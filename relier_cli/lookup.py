@@ -11,8 +11,12 @@ from dramatiq import Message
 from relier.errors import RelierError
 from relier.hooks import decode_failure
 from relier.store import Record, Store
+from relier.store.checkpoints import size_of
 from relier.store.survey import Survey
 from relier_cli.output import iso
+
+#: Where a record's checkpoint is (see `relier.store.checkpoints`).
+_PLACES = {"s": "redis", "k": "redis", "f": "file"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ def described(found: Found) -> dict[str, Any]:
         "suspect": record.suspect,
         "published": record.published,
         "fingerprint": record.fingerprint or None,
+        "checkpoint_bytes": size_of(record.checkpoint) or None,
+        "checkpoint_kept_in": _PLACES.get(record.checkpoint[:1]),
         "created_at": iso(record.created_at),
         "started_at": iso(record.granted_at) if record.owner else None,
         "due_at": iso(record.due_at),

@@ -33,6 +33,7 @@ def a_run(**changes: Any) -> SimpleNamespace:
         "crashes": 1,
         "fence": 17,
         "started_at": STARTED,
+        "checkpoint": None,
         "message": SimpleNamespace(options={"metadata": {"tenant": "a"}}),
     }
     return SimpleNamespace(**(values | changes))

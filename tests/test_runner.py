@@ -47,6 +47,7 @@ class Bench:
             crashes=0,
             fence=1,
             started_at=None,
+            checkpoint=None,
             message=SimpleNamespace(options={}),
         )
         token = current.set(run)

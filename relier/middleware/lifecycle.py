@@ -136,6 +136,8 @@ class Lifecycle(Middleware):
         process = self.installation.process
         if process is None:
             return
+        if run.settles and not run.final_failure and run.checkpoint is not None:
+            run.checkpoint.forget()
         if run.settles and not run.hooks_pending:
             # A copy may have come back with a replaced server, or a repeated call may still arrive (R5).
             certain = confirmed and process.shares_redis and run.generation == process.generation

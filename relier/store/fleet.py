@@ -131,6 +131,11 @@ class Fleet:
         reply = self._run("format", version, shards)
         return int(reply[0]), int(reply[1])
 
+    def checkpoint_folder(self, proposed: str = "") -> str:
+        """Return the name of the folder of this store's checkpoints: the first that anybody proposed; '' for none."""
+        name: bytes = self._run("folder", proposed)
+        return name.decode()
+
     def workers(self) -> dict[str, dict[str, Any]]:
         """Return what each living worker told about itself."""
         flat = self._runner.command("HGETALL", self._keys.fleet[0])

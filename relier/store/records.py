@@ -56,6 +56,8 @@ class Record:
     body: bytes
     due_at: float
     runs: tuple[Run, ...]
+    #: Where its checkpoint is, and its size; '' for none (see `relier.store.checkpoints`).
+    checkpoint: str = ""
 
     @property
     def status(self) -> str:
@@ -122,4 +124,5 @@ def parse_record(task_id: str, reply: Sequence[Any]) -> Record | None:
         body=reply[18],
         due_at=_seconds(reply[19]),
         runs=runs,
+        checkpoint=_text(reply[21]),
     )

@@ -10,6 +10,7 @@ import redis
 
 from relier.settings import Settings, get_settings
 from relier.store.admissions import Admissions
+from relier.store.checkpoints import Checkpoints
 from relier.store.client import connect, revive_embedded
 from relier.store.connection import ScriptRunner
 from relier.store.durability import Custody, Durability
@@ -37,6 +38,7 @@ class Store:
         self.keys = Keys(namespace)
         self.runner = ScriptRunner(client)
         self.tasks = Tasks(self.runner, self.keys, retention)
+        self.checkpoints = Checkpoints(self.runner, self.keys, self.tasks)
         self.fleet = Fleet(self.runner, self.keys)
         self.admissions = Admissions(self.runner, self.keys)
         self.locks = Locks(self.runner, self.keys)

@@ -29,6 +29,7 @@ local function finish(rec)
   if protections.res then keep_result(id, protections.marker or 'v' .. ARGV[6], protections.res) end
   if protections.key then keys().complete(id, protections.key, now) end
   if hooks then
+    drop_checkpoint(id, rec)
     rec[STATE], rec[OUTCOME], rec[RESULT] = 'h', 'completed', ARGV[6]
   else
     remember_end(id, rec, 'completed', keep)

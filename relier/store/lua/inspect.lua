@@ -4,7 +4,7 @@
 -- ARGV  1 now or ''   2… task ids
 -- Reply for each id: an empty list, {'e'} for an ended task of which only the id is kept, or {state, fence, owner, granted, sticky, suspect, attempt, crashes, max resurrections,
 --       times published, created, queue, actor, outcome, reason, fingerprint, result or failure, payload version, body, due or '',
---       runs: a list of {worker, start, end, outcome, detail}}
+--       runs: a list of {worker, start, end, outcome, detail}, where its checkpoint is (see include/record.lua; its size in place of bytes)}
 -- include clock
 -- include record
 -- include shown
@@ -20,7 +20,8 @@ for i = 2, #ARGV do
     end
     out[#out + 1] = { rec[STATE], int(rec[FENCE]), rec[OWNER], int(rec[GRANTED]), rec[STICKY] and 1 or 0, rec[SUSPECT] and 1 or 0,
       rec[ATTEMPT], rec[CRASHES], rec[MAX_CRASHES], rec[PUBS], int(rec[CREATED] * 1000000), rec[QUEUE], rec[ACTOR], rec[OUTCOME],
-      rec[REASON], rec[FINGERPRINT], rec[RESULT], rec[PAYLOAD_VERSION], rec[BODY], shown_due(ARGV[i], rec, now), runs }
+      rec[REASON], rec[FINGERPRINT], rec[RESULT], rec[PAYLOAD_VERSION], rec[BODY], shown_due(ARGV[i], rec, now), runs,
+      string.sub(rec[CHECKPOINT], 1, 1) == 's' and 's' .. #rec[CHECKPOINT] - 1 or rec[CHECKPOINT] }
   end
 end
 return out

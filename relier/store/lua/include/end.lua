@@ -9,8 +9,9 @@ local function age() return tonumber(redis.call('HGET', META, 'age') or '0') end
 -- Ends a task and forgets its body; its id stays for `keep` microseconds, and as long as the age may be behind.
 local function remember_end(id, rec, outcome, keep)
   disown(id, rec)
+  drop_checkpoint(id, rec)
   if rec[STATE] ~= 'r' then redis.call('ZREM', DUE, id) end
-  rec[STATE], rec[OUTCOME], rec[BODY], rec[RESULT], rec[RUNS], rec[CHECKPOINT] = 'e', outcome, '', '', false, ''
+  rec[STATE], rec[OUTCOME], rec[BODY], rec[RESULT], rec[RUNS] = 'e', outcome, '', '', false
   redis.call('ZADD', END, int(age() + keep + AGE_GAP), id)
 end
 

@@ -71,6 +71,14 @@ local function disown(id, rec)
   rec[OWNER] = ''
 end
 
+-- Checkpoints. CHECKPOINT says where a task's is: '' nowhere · s and its bytes · k and its size: in a key of its own, so that the record stays
+-- small · f and what names its file and its bytes (see relier/checkpoint_files.py). It goes when the task has ended well.
+local function checkpoint_key(id) return string.sub(REC, 1, -4) .. 'cp:' .. id end
+local function drop_checkpoint(id, rec)
+  if string.sub(rec[CHECKPOINT], 1, 1) == 'k' then redis.call('DEL', checkpoint_key(id)) end
+  rec[CHECKPOINT] = ''
+end
+
 -- Adds a finished run to the record's history: {worker, start, end, outcome, detail}.
 local function remember_run(rec, worker, now, outcome, detail)
   local runs = rec[RUNS] or {}

@@ -19,6 +19,7 @@ local function settle(id, fence, confirmed, keep)
     local forgotten, ended = confirmed and not rec[STICKY], rec[STATE] == 'e'
     if forgotten then
       disown(id, rec)
+      drop_checkpoint(id, rec)
       redis.call('ZREM', END, id)
     elseif not ended then
       remember_end(id, rec, rec[OUTCOME], keep)
