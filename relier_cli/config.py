@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
 
 from relier.settings import PREFIX, Settings, get_settings, safe_url
+from relier_cli.deploy_check import declared_actors, described, look_ahead, show_outlook
 from relier_cli.output import AsJson, print_json, print_text
 
 app = typer.Typer(help="The settings in effect.", no_args_is_help=True)
@@ -31,6 +32,33 @@ def show(as_json: AsJson = False) -> None:
     else:
         for name, value in values.items():
             print_text(f"{name}={_as_variable(value)}")
+
+
+@app.command("check-deploy")
+def check_deploy(
+    modules: Annotated[
+        list[str] | None, typer.Argument(metavar="MODULES…", help="Actor modules, besides those of RELIER_ACTORS.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Also fail for what cannot be read and may be stuck.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether everything queued, scheduled and dead has a path to the code of this environment.
+
+    Run it where the new release is installed, before its first worker starts. Exits 1 when something has no path.
+
+    Example: rl config check-deploy my_app.tasks
+    """
+    settings = get_settings()
+    broker = declared_actors((*settings.actors, *(modules or ())), settings)
+    found = look_ahead(broker, settings)
+    report = described(found)
+    if as_json:
+        print_json(report)
+    else:
+        show_outlook(found, report)
+    raise typer.Exit(1 if found.without_path or (strict and found.possible) else 0)
 
 
 def masked(settings: Settings) -> dict[str, Any]:

@@ -99,6 +99,10 @@ class OwnAdapter(Adapter):
     def lane_depth(self, queue: str) -> int | None:
         return int(self.broker.lane_depth(queue))
 
+    def waiting(self) -> Iterable[bytes] | None:
+        found: Iterable[bytes] | None = self.broker.waiting()
+        return found
+
     def shares_redis(self, client: redis.Redis) -> bool:
         return bool(self.broker.shares_redis)
 

@@ -193,6 +193,13 @@ class Adapter:
         """Return how many published copies wait in a queue's delay lane; None when that cannot be told."""
         return None
 
+    def waiting(self) -> Iterable[bytes] | None:
+        """Return every message that the broker has, waiting or unacknowledged, without taking it.
+
+        None: this broker cannot be read without consuming.
+        """
+        return None
+
     def shares_redis(self, client: redis.Redis) -> bool:
         """Whether messages and store are in one Redis, so that a crash takes the same writes from both."""
         return False

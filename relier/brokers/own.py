@@ -102,6 +102,10 @@ class OwnBroker(Broker, ABC):
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue and its delay lane."""
 
+    def waiting(self) -> Iterable[bytes] | None:
+        """Return every message that the broker has, without taking it; None where that is impossible."""
+        return None
+
     @abstractmethod
     def place(self) -> Place:
         """Tell which broker this is. Never raises, changes nothing, may connect."""

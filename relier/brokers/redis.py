@@ -17,6 +17,7 @@ from dramatiq.common import dq_name, q_name
 from dramatiq.middleware import Middleware
 
 from relier.brokers.own import OwnBroker
+from relier.brokers.peek import redis_messages
 from relier.brokers.place import Place, mark_redis, redis_place
 from relier.brokers.redis_consumer import RedisConsumer
 from relier.preflight import Finding, inspect_redis
@@ -246,6 +247,9 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue and its delay lane."""
         return sum(int(self.runner.command("LLEN", self._keys(name)[0])) for name in (queue, dq_name(queue)))
+
+    def waiting(self) -> Iterable[bytes]:
+        return redis_messages(self.connection, self.namespace)
 
     def place(self) -> Place:
         return redis_place(self.connection, self.namespace)

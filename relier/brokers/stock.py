@@ -17,6 +17,7 @@ from dramatiq.errors import ConnectionClosed
 
 from relier.brokers.generic import BACKLOG, CUT_OFF, LATE_COPIES, SPREAD, Adapter, Weakness
 from relier.brokers.guard import REST, GuardedConsumer
+from relier.brokers.peek import redis_messages
 from relier.brokers.place import Place, address, cluster_of, mark_redis, rabbitmq_place, redis_place
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class RedisAdapter(Adapter):
             return sum(int(self.broker.client.llen(name)) for name in lists)
         except redis.RedisError:
             return None
+
+    def waiting(self) -> Iterator[bytes]:
+        return redis_messages(self.broker.client, self.broker.namespace)
 
     def shares_redis(self, client: redis.Redis) -> bool:
         return isinstance(self.broker.client, redis.Redis) and address(self.broker.client) == address(client)

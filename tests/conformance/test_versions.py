@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from typing import Any
 
 import pytest
 from dramatiq import Message
 
 from relier.envelope import Stamp, keeping_stamps, stamped
-from relier.store import shard_of
+from relier.store import Sending, shard_of
 from tests.conformance.conftest import Fleets
-from tests.conformance.topologies import FOREIGN, where
+from tests.conformance.topologies import FOREIGN, TOPOLOGIES, Topology, where
 from tests.integration.harness import Harness, Process
 from tests.versions.deploy import RollingDeploy
 from tests.versions.environments import APPLICATION, Release, install
@@ -90,3 +92,40 @@ def test_a_small_rolling_deploy_with_a_kill(fleets: Fleets, releases: dict[int, 
     deploy = RollingDeploy(fleets(), releases[1], releases[2], workers=2, kills=1, back=False)
     deploy.run()
     assert deploy.killed == 1
+
+
+@where()
+def test_a_deploy_is_checked_in_the_environment_of_the_new_release(
+    fleet: Harness, releases: dict[int, Release], topology: Topology
+) -> None:
+    readable = topology is TOPOLOGIES["embedded"]
+    send(fleet, "ship", 1, 1, "S")
+    send(fleet, "ship", 3, 2, address={}, express=True)
+    fleet.store.tasks.schedule(Sending("later", 0, "default", "mail", b"{}", payload_version=2), 60)
+    fleet.store.fleet.register("w", {"queues": ["default"], "actors": "d"}, {"ship": 3, "mail": 2})
+
+    forward, code = check_deploy(fleet, releases[2])
+    assert (code, forward["ok"], forward["possible"], forward["unusable_migrations"]) == (0, True, [], [])
+    rows = {(row["actor"], row["version"]): row for row in forward["work"]}
+    assert (rows["mail", 2]["scheduled"], rows["mail", 2]["path"]) == (1, "as it is")
+    if readable:
+        assert (rows["ship", 1]["queued"], rows["ship", 1]["path"]) == (1, "migrated to 3")
+    assert forward["unread"] == ({} if readable else {"default": 2})
+
+    back, code = check_deploy(fleet, releases[1])
+    assert (code, back["ok"]) == (1, False)
+    lost = {(row["actor"], row["version"]): row["obstacle"] for row in back["work"] if row["path"] is None}
+    assert lost["mail", 2] == "newer than this code, which has version 1"
+    assert (("ship", 3) in lost) == readable
+    assert [(kind["actor"], kind["version"]) for kind in back["possible"]] == (
+        [] if readable else [("mail", 2), ("ship", 3)]
+    )
+
+
+def check_deploy(fleet: Harness, release: Release) -> tuple[dict[str, Any], int]:
+    """Run `rl config check-deploy` where a release is installed; returns what it printed, and its exit code."""
+    rl = [release.python, "-m", "relier_cli.app", "config", "check-deploy", APPLICATION, "--json"]
+    environ = {**fleet.environment(), "RELIER_ACTORS": ""}
+    done = subprocess.run(rl, env=environ, cwd=fleet.folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout), done.returncode

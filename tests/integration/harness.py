@@ -200,7 +200,7 @@ class Harness:
         with log.open("wb") as out:
             popen = subprocess.Popen(
                 command,
-                env=self._environment(failpoints, options),
+                env=self.environment(failpoints, **options),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -212,7 +212,8 @@ class Harness:
         self.processes.append(process)
         return process
 
-    def _environment(self, failpoints: str, options: dict[str, Any]) -> dict[str, str]:
+    def environment(self, failpoints: str = "", **options: Any) -> dict[str, str]:
+        """Return what a process of this fleet has in its environment."""
         ours = {f"RELIER_{name.upper()}": str(value) for name, value in {**self.options, **options}.items()}
         return {
             **os.environ,
