@@ -29,7 +29,7 @@ class Known:
     @property
     def status(self) -> str:
         """The word of `TaskReceipt.status()`; empty when nothing is known."""
-        return status_of(self.state, self.outcome, self.published) if self.state else ""
+        return status_of(self.state, self.outcome, self.published, self.reason) if self.state else ""
 
 
 def known(runner: ScriptRunner, keys: Keys, task_id: str, shard: int | None, *, result: bool = False) -> Known:

@@ -10,10 +10,14 @@ from typing import Any
 STATES = {"s": "waiting", "r": "running", "h": "ended, hooks pending", "e": "ended", "d": "dead"}
 
 
-def status_of(state: str, outcome: str, published: int) -> str:
+#: The reason of a task that waits for another one with its idempotency key.
+AWAITS_KEY = "waits for its key"
+
+
+def status_of(state: str, outcome: str, published: int, reason: str) -> str:
     """Return the word for a record's state: queued, scheduled, running, completed, dead or discarded."""
     if state == "s":
-        return "queued" if published else "scheduled"
+        return "queued" if published or reason == AWAITS_KEY else "scheduled"
     if state == "r":
         return "running"
     return outcome or "unknown"
@@ -62,7 +66,7 @@ class Record:
     @property
     def status(self) -> str:
         """The word of `TaskReceipt.status()`: queued, scheduled, running, completed, dead or discarded."""
-        return status_of(self.state, self.outcome, self.published)
+        return status_of(self.state, self.outcome, self.published, self.reason)
 
 
 def remembered(task_id: str) -> Record:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relier.store.keys import CLOCKS, SHARDS, shard_of
+from relier.store.records import status_of
 from relier.store.scripts import script
 from relier.store.store import Store
 
@@ -47,13 +48,9 @@ class Summary:
 
     def status(self, now: float) -> str:
         """The word for its state at the server's time `now`: `due` is what waits for the sweep, not for its time."""
-        if self.state == "s":
-            if self.reason in PARKED or 0 < self.due_at <= now:
-                return "due"
-            return "queued" if self.published else "scheduled"
-        if self.state == "r":
-            return "running"
-        return self.outcome or "unknown"
+        if self.state == "s" and (self.reason in PARKED or 0 < self.due_at <= now):
+            return "due"
+        return status_of(self.state, self.outcome, self.published, self.reason)
 
     @property
     def ended(self) -> bool:
