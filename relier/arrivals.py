@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from threading import local
 from typing import Any
 
 from relier.runs import current
 
+logger = logging.getLogger(__name__)
+
+#: How often (s) one actor is warned of.
+WARNING_INTERVAL = 60.0
+
 _thread = local()
+_warned: dict[str, float] = {}
 
 
 def mark(message: Any, signed: bool) -> None:
     """Note what the examination of a consumed message found; see `Integrity.examine`."""
     message.__dict__["relier_signed"] = signed
+    if not signed:
+        _warn(message.actor_name)
 
 
 def arrived_signed(message: Any) -> bool:
     """Whether what follows from a consumed message may be sealed."""
     return bool(message.__dict__.get("relier_signed"))
+
+
+def arrived_unsigned(message: Any) -> bool:
+    """Whether a message was consumed that nobody has signed, and accepted all the same."""
+    return message.__dict__.get("relier_signed") is False
 
 
 def take_in_hand(message: Any) -> None:
@@ -34,3 +49,10 @@ def may_vouch(message: Any) -> bool:
     run = current.get()
     received = run.message if run is not None else getattr(_thread, "in_hand", None)
     return received is None or received.message_id != message.message_id or arrived_signed(received)
+
+
+def _warn(actor: str) -> None:
+    now = time.monotonic()
+    if now - _warned.get(actor, -WARNING_INTERVAL) >= WARNING_INTERVAL and len(_warned) < 1000:
+        _warned[actor] = now
+        logger.warning("An unsigned message was accepted.", extra={"actor": actor})

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from dramatiq import Message
+from dramatiq.common import q_name
 from dramatiq.errors import ActorNotFound, DecodeError
 
 from relier import failpoints
 from relier.brokers.lanes import Lanes
-from relier.envelope import republished
-from relier.errors import SchemaMigrationError
+from relier.envelope import republished, stamp_of
+from relier.errors import PayloadIntegrityError, SchemaMigrationError
 from relier.hooks import encode_failure
+from relier.integrity import Integrity
 from relier.knowledge import FleetView, Knowledge
 from relier.routes import Route, Routes
 from relier.settings import Settings
@@ -52,6 +54,7 @@ class Publisher:
         self.lanes = lanes
         self.settings = settings
         self.routes = Routes(settings)
+        self._integrity = Integrity.of(settings)
         self._share = 0
         #: The look at the fleet after which lots were last opened, and what it found.
         self._opened_at = -1
@@ -73,6 +76,7 @@ class Publisher:
 
     def _publish(self, batch: list[Due], fleet: FleetView) -> bool:
         """Publish copies, then mark their records (a crash in between publishes them again). False: nothing moved."""
+        batch = [due for due in batch if due.actor or not self._reissue(due)]
         routed = self._route(batch, fleet)
         copies = [(due, self._copy(due, route.queue)) for due, route in routed if route.queue]
         ready = self._let_through([(due, message) for due, message in copies if message is not None])
@@ -135,10 +139,34 @@ class Publisher:
 
     def _copy(self, due: Due, queue: str) -> Message[Any] | None:
         try:
-            return republished(Message.decode(due.body), due, queue)
-        except (DecodeError, TypeError) as error:
+            message = self._examined(due)
+            if stamp_of(message).task_id != due.task_id:
+                raise PayloadIntegrityError("Its record holds the message of another task.")
+            return republished(message, due, queue)
+        except (DecodeError, TypeError, PayloadIntegrityError) as error:
             self._give_up(due, error)
             return None
+
+    def _examined(self, due: Due) -> Message[Any]:
+        """Return a record's message; here as everywhere nothing is signed that was not."""
+        message: Message[Any] = Message.decode(due.body)
+        self._integrity.examine(message)
+        return message
+
+    def _reissue(self, due: Due) -> bool:
+        """Publish a dead letter of no task that was released: bytes that were refused, and may be in order by now.
+
+        They are sent as they came, as the task that they name, and the letter's own record ends with that. A crash in
+        between sends them twice; the claim tells copies of one task apart. True: the record is done with.
+        """
+        try:
+            message = self._examined(due)
+        except (DecodeError, TypeError, PayloadIntegrityError) as error:
+            self._give_up(due, error)
+            return True
+        self.lanes.publish([message.copy(queue_name=stamp_of(message).queue or q_name(message.queue_name))])
+        self.store.tasks.discard("", Sending(due.task_id, due.shard, due.queue, "", b""), 0, "reissued")
+        return True
 
     def _give_up(self, due: Due, error: Exception) -> None:
         """End a record whose body cannot be published: a dead letter, or a task whose hooks went with a rollback."""

@@ -11,7 +11,7 @@ from dramatiq.common import q_name
 from dramatiq.worker import ConsumerThread
 
 from relier.admission import admission_of
-from relier.arrivals import may_vouch
+from relier.arrivals import arrived_unsigned, may_vouch
 from relier.envelope import OPTION, Stamp, is_stamped, keeps_stamps, stamp_again, stamp_first_hand, version_of
 from relier.idempotency import key_of, terms_of
 from relier.settings import Settings
@@ -74,6 +74,7 @@ def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -
         max_resurrections=max_resurrections(broker, message.actor_name, settings),
         follow_up=stamp.follow_up,
         key=terms_of(broker, message, stamp.key, settings),
+        unsigned=arrived_unsigned(message),
     )
 
 

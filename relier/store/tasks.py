@@ -46,7 +46,10 @@ def _flag(value: bool) -> str:
 
 def _protections(sending: Sending) -> str:
     """Tell what a claim needs to know of the task's protections; '' for a task that has none."""
-    return json.dumps({"key": sending.key.terms()}) if sending.key is not None else ""
+    if sending.key is None and not sending.unsigned:
+        return ""
+    told: dict[str, Any] = {"key": sending.key.terms()} if sending.key is not None else {}
+    return json.dumps({**told, "unsigned": 1} if sending.unsigned else told)
 
 
 def _decode(value: Any) -> str:

@@ -182,3 +182,4 @@ class Sending:
     max_resurrections: int = 5
     follow_up: bool = False
     key: KeyTerms | None = None
+    unsigned: bool = False  #: accepted though nobody has signed it, since signatures are not required yet

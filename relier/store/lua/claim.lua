@@ -8,6 +8,7 @@
 --       14 how many snapshots the caller has taken   15 the task's protections (JSON), '' when it has none   16… settles
 --         key    its idempotency key: k its digest, on what a duplicate does, hooks and needs: '1' if hooks follow a completion, and
 --                need its result; ttl and res (ms), flight and keep (µs); see include/idempotency.lua
+--         unsigned    1 if nobody has signed it and it is accepted all the same
 -- Reply {verdict, fence, attempt, crashes, suspect, result, outcome, checkpoint}
 --       granted · taken-over (granted, after a crash) · replay (run only the hooks) · duplicate (the same, with the
 --       result of the task that completed under its key) · busy · stale · settled · held ·
@@ -28,7 +29,8 @@
 local now = now_us()
 local caller, id, nonce, seen = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local slot_free, max_crashes, keep = ARGV[6] == '1', tonumber(ARGV[8]), tonumber(ARGV[13])
-local key = ARGV[15] ~= '' and cjson.decode(ARGV[15]).key
+local protections = ARGV[15] ~= '' and cjson.decode(ARGV[15]) or {}
+local key = protections.key
 
 settle_rest(16, keep)
 if buried(caller) then return { 'fenced' } end
@@ -83,6 +85,7 @@ local function grant(verdict)
   if answer == 'completed' then return repeat_of(owner) end
   if answer == 'held' then return stand_aside() end
   own('r')
+  if protections.unsigned then count('unsigned') end
   return reply(verdict)
 end
 

@@ -25,6 +25,7 @@ if not rec then
 end
 rec[STATE], rec[FENCE], rec[RESULT], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), ARGV[6], true
 to_dlq(id, rec, now, ARGV[5])
+if ARGV[5] == 'PayloadIntegrityError' then count('integrity_failures') end
 leave_key(id, rec, now)
 save(id, rec)
 return 'dead'
