@@ -37,8 +37,9 @@ class Fresh(dict[str, Any]):
         return Fresh({name: copy.deepcopy(value, memo) for name, value in self.items()})
 
 
-#: Fences are server times in microseconds: none is after the year 2100. Lua cannot tell much higher ones apart.
-HIGHEST_FENCE = 4_102_444_800_000_000
+#: Fences are server times in microseconds, or a little more. Lua cannot count beyond 2**53, and one that is presented
+#: raises all that follow in its shard.
+HIGHEST_FENCE = 3 << 51
 
 #: How many message ids a process remembers to have enqueued first-hand.
 REMEMBERED = 20_000
