@@ -23,6 +23,7 @@ from relier.ending import end_by_signals
 from relier.errors import RelierError
 from relier.fleet_checks import broker_check, record_format
 from relier.installation import install, installation_of, is_installed
+from relier.integrity_checks import check_integrity
 from relier.logging import configure_logging
 from relier.orphan import follow_parent
 from relier.preflight import check_redis
@@ -115,7 +116,7 @@ def use_default_broker(settings: Settings) -> None:
 def prepare(broker: Broker, settings: Settings) -> None:
     """Install Relier on the broker and look at Redis and the broker. Raises `RelierStartupError`."""
     store = installation_of(install(broker, settings)).store
-    check_redis(store.client, settings, [broker_check(broker)])
+    check_redis(store.client, settings, [broker_check(broker), check_integrity])
     record_format(store, settings)
 
 

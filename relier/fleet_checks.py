@@ -13,6 +13,7 @@ from dramatiq.errors import BrokerConnectionError
 from relier.brokers.adapters import adapter_of
 from relier.brokers.place import Place
 from relier.errors import RelierStartupError
+from relier.integrity_checks import check_integrity
 from relier.leases import WATCH
 from relier.preflight import Check, Finding
 from relier.queues import RECOVERY_QUEUE
@@ -95,7 +96,8 @@ def fleet_checks(store: Store, broker: Broker, declared: Iterable[str] = ()) -> 
     def queues(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
         return _queues(store, broker, settings, wanted)
 
-    return (format_check(store), broker_check(broker), promises_check(store, broker), workers, resurrector, queues)
+    about_store = (format_check(store), broker_check(broker), promises_check(store, broker))
+    return (*about_store, check_integrity, workers, resurrector, queues)
 
 
 def _workers(fleet: dict[str, dict[str, Any]]) -> Iterator[Finding]:

@@ -23,7 +23,8 @@ _TIMED_OUT = (
 FIXES = {
     "PayloadIntegrityError": (
         "The bytes are not what the producer sent: enqueue the task again from its source and look at the storage."
-        " Never retry it blindly."
+        " Never retry it blindly. If its message says that a key was missing, add that to RELIER_SIGNING_KEYS and"
+        " release it."
     ),
     "SchemaMigrationError": "Fix the migration, deploy it, and release the task.",
     "HardTimeoutError": _TIMED_OUT,
