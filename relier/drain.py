@@ -103,7 +103,11 @@ class Drain:
         logger.info("Draining: no task is started any more.", extra={"running": len(self.process.runs)})
         self.process.tell()
         self._wait_until_idle(self.deadline or 0.0)
-        handed = self._hand_over()
+        try:
+            handed = self._hand_over()
+        except Exception:
+            logger.exception("Not everything could be handed over.")
+            handed = False
         self._wait_until_idle(time.monotonic() + MOMENT)
         self.process.state = "drained"
         self.drained.set()
@@ -119,13 +123,10 @@ class Drain:
 
     def _hand_over(self) -> bool:
         """Give what still runs to other workers. Waits for the store while that is away."""
+        self.process.patiently(self.process.deferred.flush_all)
         running = [run for run in self.process.runs.running() if run.phase is Phase.RUNNING]
         if running:
             logger.warning("Time is up: handing over what still runs.", extra={"tasks": len(running)})
-        try:
-            for run in running:
-                self.process.hand_over(run, "shutdown")
-        except Exception:
-            logger.exception("Not everything could be handed over.")
-            return False
+        for run in running:
+            self.process.hand_over(run, "shutdown")
         return True

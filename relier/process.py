@@ -381,16 +381,19 @@ class WorkerProcess:
                 run.cancel()
 
     def hand_over(self, run: Run, why: str) -> bool:
-        """Give a run to another worker: fence first, then cancel. False when it was no longer ours."""
+        """Give a run to another worker: fence first, then cancel. False when it was no longer ours.
+
+        Its copy is acknowledged where that can wait for the store by itself; else it goes back, to be found stale.
+        """
         with run.lock:
             if run.phase is not Phase.RUNNING:
                 return False
+            give_back(run.message)  # Until the store has it: this process may end before.
             handed = self._hand_over(run, why)
             run.phase = Phase.LOST
-            if handed:
+            if handed and (self.shares_redis or hasattr(run.message, "pledge")):
+                run.message.give_back = False
                 self.hand_custody(run)
-            else:
-                give_back(run.message)
         failpoints.hit("handed-over")
         if run.cancel is not None:
             run.cancel()

@@ -7,6 +7,8 @@ starve it. Its messages are disposable ticks: exempt from claim, admission and r
 from __future__ import annotations
 
 import logging
+import os
+import queue
 import secrets
 import signal
 import threading
@@ -18,6 +20,7 @@ import dramatiq
 from dramatiq import Broker, Worker
 
 from relier.brokers.adapters import adapter_of
+from relier.ending import END_WITHIN, KILLED, SAME_WISH
 from relier.errors import RelierStartupError
 from relier.fleet_checks import SAME_BROKER, misplacement
 from relier.installation import install, installation_of
@@ -99,7 +102,7 @@ class Resurrector:
 
 
 def run_resurrector(broker: Broker, settings: Settings) -> None:
-    """Run a resurrector in this process until SIGTERM or SIGINT.
+    """Run a resurrector in this process until SIGTERM, SIGINT or SIGHUP. It then gives its leases back, and ends soon.
 
     Raises `RelierStartupError` when the workers use another broker.
     """
@@ -107,9 +110,44 @@ def run_resurrector(broker: Broker, settings: Settings) -> None:
     if misplaced := misplacement(resurrector.installation.store, adapter_of(broker).place()):
         raise RelierStartupError(f"{misplaced} Refusing to start. {SAME_BROKER}")
 
-    def end(signum: int, frame: FrameType | None) -> None:
-        resurrector.stop()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    ending = Ending(resurrector, settings.graceful_shutdown_timeout)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, ending.handle)
     resurrector.run()
+    ending.done()
+
+
+class Ending:
+    """Ends a resurrector in order, within the bound that workers have; at once at a second signal.
+
+    It gives its leases back after the sweep that it is in. What it was about to do stays visible in the store.
+
+    Parameters:
+      patience: `RELIER_GRACEFUL_SHUTDOWN_TIMEOUT`.
+    """
+
+    def __init__(self, resurrector: Resurrector, patience: float) -> None:
+        self._resurrector = resurrector
+        self._latest = patience + END_WITHIN
+        self._asked = 0.0
+        self._done = threading.Event()
+        #: May be put to in a signal handler, which must not touch what the main thread may hold.
+        self._wishes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        threading.Thread(target=self._watch, name="relier-ending", daemon=True).start()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and time.monotonic() - self._asked > SAME_WISH:
+            os._exit(KILLED)
+        self._asked = self._asked or time.monotonic()
+        self._wishes.put(None)
+
+    def done(self) -> None:
+        """Note that it has ended in order."""
+        self._done.set()
+
+    def _watch(self) -> None:
+        self._wishes.get()
+        self._resurrector.stop()
+        if not self._done.wait(self._latest):
+            logger.warning("Ending without a word: store or broker do not answer. The leases are taken over.")
+            os._exit(KILLED)

@@ -8,6 +8,7 @@ from benchmarks.deploy import Deploy
 from tests.conformance.conftest import Fleets
 from tests.conformance.topologies import Ground, where
 from tests.integration.harness import Harness, Process, ids
+from tests.patience import UNHURRIED
 from tests.processes import alive
 
 #: Longer than any test.
@@ -60,6 +61,7 @@ def test_what_a_draining_worker_had_only_fetched_or_was_told_to_interrupt_runs_e
 @where()
 def test_what_still_runs_in_the_end_is_handed_over(fleets: Fleets) -> None:
     fleet = fleets(graceful_shutdown_timeout=0.5)
+    fleet.environ |= UNHURRIED
     worker = fleet.worker(threads=3)
     gated, agated = fleet.actors.gated.push(fleet.gate()).id, fleet.actors.agated.push(fleet.gate()).id
     sleeping = fleet.actors.short.push(FOR_EVER).id
@@ -150,6 +152,7 @@ def test_a_worker_waits_for_a_store_that_comes_back_in_time(fleets: Fleets, priv
 @where((), never=("embedded", "redis", "plain-redis", "sqlite"))
 def test_a_worker_that_cannot_reach_the_broker_hands_over_all_the_same(fleets: Fleets, private_ground: Ground) -> None:
     fleet = fleets(graceful_shutdown_timeout=0.5)
+    fleet.environ |= UNHURRIED
     worker, running, fetched = _fed_worker(fleet, gated=2)
     assert worker.pid
     private_ground.broker.kill()
@@ -167,6 +170,7 @@ def test_a_worker_that_cannot_reach_the_broker_hands_over_all_the_same(fleets: F
 
 @where(("rabbitmq",))
 def test_a_rolling_restart_under_load_loses_nothing_and_commits_nothing_twice(fleet: Harness) -> None:
+    fleet.environ |= UNHURRIED
     deploy = Deploy(fleet, workers=2, rate=10, seconds=0.5)
 
     assert deploy.run(1) == []

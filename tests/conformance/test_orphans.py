@@ -8,6 +8,7 @@ import signal
 from tests.conformance.conftest import Fleets
 from tests.conformance.topologies import where
 from tests.integration.harness import Harness, Process
+from tests.patience import UNHURRIED
 from tests.processes import alive
 
 
@@ -45,6 +46,7 @@ def test_an_orphan_ends_what_it_runs_though_its_logs_fill_the_pipe(fleet: Harnes
 @where(("rabbitmq",))
 def test_an_orphan_hands_over_what_takes_too_long(fleets: Fleets) -> None:
     fleet = fleets()
+    fleet.environ |= UNHURRIED
     worker = fleet.worker(threads=2, graceful_shutdown_timeout=0.5)
     tasks = [fleet.actors.gated.push(fleet.gate()).id, fleet.actors.agated.push(fleet.gate()).id]
     fleet.wait(lambda: len(fleet.effects("began")) == 2, what="two running tasks")

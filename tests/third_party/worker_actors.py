@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dramatiq
 
+from tests import patience
 from tests.integration.actors import Actors
 from tests.third_party.brokers import broker_of_environment
 
+patience.apply()
 dramatiq.set_broker(broker_of_environment())
 ACTORS = Actors(dramatiq.get_broker())
