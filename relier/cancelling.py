@@ -10,7 +10,7 @@ from dramatiq import Broker
 from relier.store import Store
 
 #: What a request to cancel a task came to:
-#: `cancelled`: it ends as `discarded`, with the reason `cancelled`, and never runs again.
+#: `cancelled`: it waited; it ends as `discarded`, with the reason `cancelled`, and never runs again.
 #: `marked`: nothing is known of it. If it still waits in the broker it will not run; it may have run before.
 #: `asked`: it runs, and its worker was asked to stop it; an async actor stops, a sync one does not.
 #: `running`: it runs, and cannot be interrupted: its actor is sync, or its worker does not listen.
@@ -19,7 +19,14 @@ Cancellation = Literal["cancelled", "marked", "asked", "running", "ended"]
 
 
 def cancel_task(
-    store: Store, task_id: str, who: str, shard: int | None, *, unclaimed_before: int = 0, broker: Broker | None = None
+    store: Store,
+    task_id: str,
+    who: str,
+    shard: int | None,
+    *,
+    unclaimed_before: int = 0,
+    broker: Broker | None = None,
+    dead_letters: bool = False,
 ) -> Cancellation:
     """Cancel a task; may be repeated.
 
@@ -27,9 +34,10 @@ def cancel_task(
       who: asks, for the history.
       shard: where the task is; None: where its id says.
       unclaimed_before: see `Tasks.hold`.
+      dead_letters: whether a dead letter is discarded too; else it has ended.
       broker: its actors tell whether a running task can be interrupted. Default: the global one.
     """
-    outcome, owner, _ = store.tasks.hold(task_id, "cancel", who, shard, unclaimed_before)
+    outcome, owner, _ = store.tasks.hold(task_id, "cancel", who, shard, unclaimed_before, dead_letters=dead_letters)
     if outcome != "running":
         return cast("Cancellation", outcome if outcome in ("cancelled", "marked") else "ended")
     if _cannot_stop(broker or dramatiq.broker.global_broker, store.known(task_id, shard).actor):

@@ -198,4 +198,4 @@ def request_cancel(store: Store, task_id: str) -> str:
         raise RelierError(
             f"There is no record of task {task_id!r}. A message that no worker has claimed cannot be named yet."
         )
-    return cancel_task(store, task_id, who(), known.shard)
+    return cancel_task(store, task_id, who(), known.shard, dead_letters=True)

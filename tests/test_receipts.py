@@ -279,9 +279,9 @@ def test_a_task_that_has_ended_is_not_cancelled(desk: Desk) -> None:
     desk.complete(kept, 42)
     desk.discard(skipped, "skipped")
     desk.die(dead, ValueError("bad"))
-    assert kept.cancel() == skipped.cancel() == "ended"
+    assert kept.cancel() == skipped.cancel() == dead.cancel() == "ended"
     assert (kept.status(), kept.result()) == ("completed", 42)
-    assert (dead.cancel(), dead.status()) == ("cancelled", "discarded")  # A dead letter is taken out of the DLQ.
+    assert (skipped.status(), dead.status()) == ("discarded", "dead")  # A dead letter is not for clients to remove.
 
 
 def test_a_running_task_says_whether_it_can_be_interrupted(desk: Desk) -> None:

@@ -404,15 +404,22 @@ class Tasks:
         return _decode(reply) != "fenced"
 
     def hold(
-        self, task_id: str, action: str, who: str, shard: int | None = None, unclaimed_before: int = 0
+        self,
+        task_id: str,
+        action: str,
+        who: str,
+        shard: int | None = None,
+        unclaimed_before: int = 0,
+        *,
+        dead_letters: bool = True,
     ) -> tuple[str, str, int]:
         """Hold, cancel or release a task; returns what happened, and owner and fence of a running one.
 
         `unclaimed_before`: the time (µs since the epoch) before which the task was surely not claimed; by it the
-        cancelling of a task without record is known to have come in time.
+        cancelling of a task without record is known to have come in time. `dead_letters`: cancel one of those too.
         """
         where = shard_of(task_id) if shard is None else shard
-        args = (task_id, action, _micros(MARK_KEPT), who, unclaimed_before)
+        args = (task_id, action, _micros(MARK_KEPT), who, unclaimed_before, _flag(dead_letters))
         reply = [_decode(part) for part in self._run("hold", where, "", *args)]
         return (reply[0], reply[1], int(reply[2])) if len(reply) > 1 else (reply[0], "", 0)
 

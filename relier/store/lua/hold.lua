@@ -2,6 +2,7 @@
 --
 -- ARGV  1 now or ''   2 task id   3 'hold', 'cancel' or 'release'   4 retention of the mark (µs)   5 who asks
 --       6 cancel: the time (µs) before which the task was surely not claimed; 0 when nobody knows
+--       7 cancel: '1' if a dead letter is to be cancelled too; else it has ended
 -- Reply {what happened, owner and fence if the task is running}
 --       held · cancelled · marked · running (ask its owner) · released · ended · unknown
 --
@@ -34,6 +35,7 @@ local function cancelled() return rec[NONCE] == 'marked' and 'marked' or 'cancel
 if state == 'r' then return { 'running', rec[OWNER], int(rec[FENCE]) } end
 if action == 'cancel' and state == 'e' and rec[REASON] == 'cancelled' then return { cancelled() } end
 if state == 'e' or state == 'h' then return { 'ended' } end
+if action == 'cancel' and state == 'd' and ARGV[7] ~= '1' then return { 'ended' } end
 
 if action == 'hold' then
   if state == 'd' then return { 'ended' } end
