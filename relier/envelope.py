@@ -91,10 +91,15 @@ class Stamp:
 
 def stamp_of(message: Any) -> Stamp:
     """Return a message's stamp; for an unstamped or malformed one, what its message id says."""
-    stamp = parsed(message.options.get(OPTION))
-    if stamp is not None:
-        return stamp
-    return Stamp(message.message_id, shard_of(message.message_id), created_ms=message.message_timestamp)
+    kept = message.__dict__
+    stamp: Stamp | None = kept.get("stamp")
+    if stamp is None:
+        stamp = parsed(message.options.get(OPTION))
+        if stamp is None:
+            stamp = Stamp(message.message_id, shard_of(message.message_id), created_ms=message.message_timestamp)
+        if "stamp" in kept:  # A delivery of ours keeps it.
+            kept["stamp"] = stamp
+    return stamp
 
 
 def parsed(option: Any) -> Stamp | None:

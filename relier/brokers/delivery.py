@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
+from relier.envelope import Stamp
 from relier.store.durability import Pledge
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ class Delivery(MessageProxy):
     def __init__(self, message: Message[Any], raw: bytes) -> None:
         super().__init__(message)
         self.raw = raw
+        # Each is asked for many times, and a proxy's own attributes are found much faster than those behind it.
+        self.queue_name, self.actor_name, self.message_id = message.queue_name, message.actor_name, message.message_id
+        self.args, self.kwargs, self.options = message.args, message.kwargs, message.options
+        #: What its options say of the task, once somebody asked.
+        self.stamp: Stamp | None = None
         #: Whether its claim may have been sent; False once it is known that it must not be.
         self.started: bool | None = None
         #: Set when the copy is to go back to the queue instead of being removed.

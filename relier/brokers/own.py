@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
 from dramatiq import Broker, Message
 from dramatiq.common import q_name
+from dramatiq.middleware import Middleware, MiddlewareError
 from dramatiq.results import Results
 
 from relier.arrivals import mark
@@ -38,6 +39,9 @@ class OwnBroker(Broker, ABC):
     settings: Settings
     #: Names this process's consumers to the fleet; another one after each `renew_broker_id`.
     broker_id: str
+    #: The middlewares that `_hooks` was made of, and those that have a hook, by its name.
+    _hooks_of: Sequence[Middleware] = ()
+    _hooks: dict[str, list[Middleware]]
 
     def _complete(self) -> None:
         """Add Results and Relier's middlewares: the last step of a constructor."""
@@ -120,6 +124,37 @@ class OwnBroker(Broker, ABC):
     @abstractmethod
     def inspect(self) -> Iterable[Finding]:
         """Look at the broker before work begins; never raises for what is found, and changes nothing."""
+
+    # -- hooks: as in Dramatiq, but those that do nothing are not called ----------------------------------------
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        name = "before_" + signal
+        for middleware in self._hooked(name):
+            try:
+                getattr(middleware, name)(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                self.logger.critical("Unexpected failure in %s of %r.", name, middleware, exc_info=True)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        name = "after_" + signal
+        for middleware in reversed(self._hooked(name)):
+            try:
+                getattr(middleware, name)(self, *args, **kwargs)
+            except Exception:
+                self.logger.critical("Unexpected failure in %s of %r.", name, middleware, exc_info=True)
+
+    def _hooked(self, name: str) -> list[Middleware]:
+        """Return the middlewares that have a hook of this name, in order. Most have few of the twenty."""
+        if self._hooks_of != self.middleware:
+            self._hooks_of, self._hooks = list(self.middleware), {}
+        found = self._hooks.get(name)
+        if found is None:
+            nothing = getattr(Middleware, name, None)
+            found = [m for m in self.middleware if name in vars(m) or getattr(type(m), name, None) is not nothing]
+            self._hooks[name] = found
+        return found
 
     # -- enqueueing ---------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import redis
+from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
@@ -46,6 +47,12 @@ IDLE = 0.05
 def no_retries() -> Retry:
     """Return redis-py's retry policy for scripts: none (its default ran a timed-out script twice)."""
     return Retry(NoBackoff(), 0)
+
+
+def _packed(*command: Argument) -> bytes:
+    """Return a command as it goes over the wire; redis-py's own way there takes ten times as long."""
+    packed: bytes = pack_command(command)  # type: ignore[arg-type]
+    return packed
 
 
 class ScriptRunner:
@@ -80,12 +87,12 @@ class ScriptRunner:
         """
         if unbroken:
             self._raise_if_closed(self._connection())
-        packed = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
-        replies = self._exchange(packed)
+        tails = [(len(keys), *keys, *args) for _, keys, args in calls]
+        replies = self._exchange([_packed("EVALSHA", call[0].sha, *t) for call, t in zip(calls, tails, strict=True)])
         for i, reply in enumerate(replies):
             if isinstance(reply, redis.exceptions.NoScriptError):
                 script = calls[i][0]
-                replies[i] = self._exchange([("EVAL", script.source, *packed[i][2:])])[0]
+                replies[i] = self._exchange([_packed("EVAL", script.source, *tails[i])])[0]
             if isinstance(replies[i], Exception):
                 raise replies[i]
         return replies
@@ -108,18 +115,19 @@ class ScriptRunner:
         """Run several scripts like `run_shared` does one; errors that they replied are among the replies."""
         if self._pid != os.getpid():
             self._after_fork()
-        packed = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
+        tails = [(len(keys), *keys, *args) for _, keys, args in calls]
+        packed = [_packed("EVALSHA", call[0].sha, *t) for call, t in zip(calls, tails, strict=True)]
         replies = list(self._line.call(*packed))
         for i, reply in enumerate(replies):
             if isinstance(reply, redis.exceptions.NoScriptError):
-                (replies[i],) = self._line.call(("EVAL", calls[i][0].source, *packed[i][2:]))
+                (replies[i],) = self._line.call(_packed("EVAL", calls[i][0].source, *tails[i]))
         return replies
 
     def probe(self) -> None:
         """See that the connection of `run_shared` is the one it was; `generation` has grown otherwise."""
         if self._pid != os.getpid():
             self._after_fork()
-        self._line.call(("PING",))
+        self._line.call(_packed("PING"))
 
     def command(self, *args: Argument) -> Any:
         """Run one plain command."""
@@ -127,22 +135,22 @@ class ScriptRunner:
 
     def commands(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
         """Run several plain commands in one round trip; raises the first error that one of them replied."""
-        replies = self._exchange([tuple(command) for command in commands])
+        replies = self._exchange([_packed(*command) for command in commands])
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         return replies
 
-    def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
         return self._exchange_on(self._connection(), commands)
 
-    def _exchange_shared(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _exchange_shared(self, commands: Sequence[bytes]) -> list[Any]:
         if self._shared is None:
             self._shared = self._new_connection()
         self._raise_if_closed(self._shared)
         return self._exchange_on(self._shared, commands)
 
-    def _exchange_on(self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _exchange_on(self, connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
         if self._renew_if_closed(connection):
             self.generation += 1
         try:
@@ -158,11 +166,8 @@ class ScriptRunner:
                 self.on_lost()
             raise
 
-    def _send(self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        if len(commands) == 1:
-            connection.send_command(*commands[0])
-        else:
-            connection.send_packed_command(connection.pack_commands(commands))
+    def _send(self, connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
+        connection.send_packed_command((b"".join(commands),))
         return [self._read(connection) for _ in commands]
 
     def _prepare(self, connection: AbstractConnection) -> None:
@@ -170,13 +175,14 @@ class ScriptRunner:
         if not connection.is_connected:
             connection.__dict__.pop("relier_peer", None)
             connection.connect()
-            number, about = self._send(connection, [("CLIENT", "ID"), ("INFO", "server")])
+            number, about = self._send(connection, [_packed("CLIENT", "ID"), _packed("INFO", "server")])
             if isinstance(number, int) and isinstance(about, bytes):
                 run_id = next(line for line in about.split() if line.startswith(b"run_id:"))
                 connection.__dict__["relier_peer"] = (run_id, number)  # Numbers begin anew in another server.
         if self._given_up:
             given_up, (here, _) = set(self._given_up), connection.__dict__.get("relier_peer", (b"", 0))
-            calls = [("CLIENT", "KILL", "ID", number) for run_id, number in given_up if run_id == here]
+            ours = [number for run_id, number in given_up if run_id == here]
+            calls = [_packed("CLIENT", "KILL", "ID", number) for number in ours]
             if calls:  # Where this is forbidden, the window stays open.
                 self._send(connection, calls)
             self._given_up -= given_up

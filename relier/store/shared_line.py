@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-Command = tuple[Any, ...]
+#: What goes over the wire.
+Command = Any
 
 #: How long (s) a caller waits for a sign before it looks itself whether anybody is sending.
 PATIENCE = 0.1

@@ -35,7 +35,7 @@ class Shop:
         self.trips: list[tuple[str, ...]] = []
         #: Raised once in place of the replies to a commit and a claim that were carried out.
         self.lost: list[Exception] = []
-        self._names = {script(name).sha: name for name in ("claim", "commit")}
+        self._names = {script(name).sha.encode(): name for name in ("claim", "commit")}
         self._exchange, self.store.runner._line._exchange = self.store.runner._line._exchange, self._watch
 
         @dramatiq.actor(broker=self.broker)
@@ -50,9 +50,9 @@ class Shop:
         process: WorkerProcess = self.broker.__dict__["relier_installation"].process
         return process
 
-    def _watch(self, commands: Sequence[Any]) -> list[Any]:
+    def _watch(self, commands: Sequence[bytes]) -> list[Any]:
         replies = self._exchange(commands)
-        trip = tuple(self._names[command[1]] for command in commands if command[1:] and command[1] in self._names)
+        trip = tuple(name for command in commands for sha, name in self._names.items() if sha in command)
         self.trips.append(trip)
         if self.lost and trip == ("commit", "claim"):
             raise self.lost.pop()
@@ -175,7 +175,7 @@ def test_a_commit_that_fails_gives_its_task_back(shop: Shop) -> None:
     shop.meanwhile = lambda number: shop.lost.append(redis.ResponseError("boom")) if len(shop.ran) == 1 else None
     watch = shop.store.runner._line._exchange
 
-    def refuse(commands: Sequence[Any]) -> list[Any]:
+    def refuse(commands: Sequence[bytes]) -> list[Any]:
         return [shop.lost.pop(), *watch(commands[1:])] if shop.lost else watch(commands)
 
     shop.store.runner._line._exchange = refuse
