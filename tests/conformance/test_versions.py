@@ -89,7 +89,7 @@ def test_a_rolling_deploy_loses_nothing_and_runs_nothing_with_the_wrong_shape(
 
 @where(("embedded",), never=FOREIGN)
 def test_a_small_rolling_deploy_with_a_kill(fleets: Fleets, releases: dict[int, Release]) -> None:
-    deploy = RollingDeploy(fleets(), releases[1], releases[2], workers=2, kills=1, back=False)
+    deploy = RollingDeploy(fleets(), releases[1], releases[2], workers=2, kills=1, rounds=0)
     deploy.run()
     assert deploy.killed == 1
 

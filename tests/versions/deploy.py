@@ -14,6 +14,7 @@ from tests.integration.harness import Effect, Harness, Process
 from tests.versions.environments import APPLICATION, Release
 from tests.versions.orders import SENT_VARIABLE, expected
 
+_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "longest": 1.0}
 _PRODUCE = "import shop; from tests.versions.orders import produce; produce(shop.order, shop.RELEASE, {})"
 
 
@@ -26,7 +27,7 @@ class RollingDeploy:
       old, new: the releases.
       workers: how many there are at any time.
       kills: SIGKILLs, spread over the deploy; who is killed is replaced by its own release.
-      back: whether the deploy is rolled back half-way, and then done again.
+      rounds: how often the deploy is rolled back and done again.
       pause: seconds between two orders of a producer.
     """
 
@@ -35,12 +36,13 @@ class RollingDeploy:
     new: Release
     workers: int = 3
     kills: int = 6
-    back: bool = True
+    rounds: int = 1
     pause: float = 0.02
     chance: random.Random = field(default_factory=lambda: random.Random(4))
     #: Running workers, each with its release.
     running: list[tuple[Release, Process]] = field(default_factory=list)
     killed: int = 0
+    replaced: int = 0
 
     @property
     def sent_path(self) -> Path:
@@ -55,8 +57,9 @@ class RollingDeploy:
         self._wait_ready()
         producers = [self._produce(release) for release in (self.old, self.new)]  # The new one is early.
         self.fleet.wait(lambda: {order["release"] for order in self.sent()} == {1, 2}, 60, "orders of both")
-        for release in (self.new, self.old, self.new) if self.back else (self.new,):
-            self._roll(release)
+        releases = [self.new, *(self.old, self.new) * self.rounds]
+        for turn, release in enumerate(releases):
+            self._roll(release, self.kills * (turn + 1) // len(releases) - self.killed)
         self.sent_path.with_name("stop").touch()
         for producer in producers:
             producer.popen.wait(300)
@@ -78,9 +81,8 @@ class RollingDeploy:
         for _, worker in self.running:
             worker.wait_ready()
 
-    def _roll(self, release: Release) -> None:
+    def _roll(self, release: Release, kills: int) -> None:
         """Replace every worker by one of `release`; kill some on the way."""
-        kills = self.kills // (3 if self.back else 1)
         for place in range(self.workers):
             for _ in range(kills * (place + 1) // self.workers - kills * place // self.workers):
                 self._kill_one()
@@ -88,6 +90,7 @@ class RollingDeploy:
             self._start(release)
             leaving.popen.terminate()
             self._wait_ready()
+            self.replaced += 1
             leaving.popen.wait(60)
 
     def _kill_one(self) -> None:
@@ -130,6 +133,18 @@ class RollingDeploy:
     def bounces(self, counters: dict[str, int]) -> str:
         """Tell how often tasks were declined."""
         events = [event for event in self.fleet.store.events(100_000) if event["event"] == "declined"]
-        most = Counter(event["task"] for event in events)
-        spread = Counter(most.values())
+        spread = Counter(Counter(event["task"] for event in events).values())
         return f"declined {counters.get('declined', 0)} times; tasks by how often: {dict(sorted(spread.items()))}"
+
+    def waits(self) -> list[str]:
+        """Tell how long it took from an order to its shipping, for the senders of each release."""
+        shipped: dict[int, float] = {}
+        for effect in self.fleet.effects("shipped"):
+            shipped.setdefault(effect.detail["order"], effect.at)
+        return [self._wait(release, shipped) for release in (1, 2)]
+
+    def _wait(self, release: int, shipped: dict[int, float]) -> str:
+        orders = [order for order in self.sent() if order["release"] == release and order["order"] in shipped]
+        took = sorted(shipped[order["order"]] - order["at"] for order in orders)
+        part = ", ".join(f"{name} {took[int(share * (len(took) - 1))]:.2f} s" for name, share in _SHARES.items())
+        return f"orders of release {release}: {part}"

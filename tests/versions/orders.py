@@ -47,7 +47,8 @@ def produce(order: Callable[[int, int], int], release: int, pause: float) -> Non
         for turn in itertools.count():
             if path.with_name("stop").exists():
                 break
-            number = 2 * turn + release - 1
-            sent.write(json.dumps({"order": number, "tasks": order(turn, number), "release": release}) + "\n")
+            number, at = 2 * turn + release - 1, time.time()
+            line = {"order": number, "tasks": order(turn, number), "release": release, "at": at}
+            sent.write(json.dumps(line) + "\n")
             sent.flush()
             time.sleep(pause)
