@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed, DecodeError
 
 from relier.brokers.delivery import Delivery
+from relier.queues import is_lane
 
 if TYPE_CHECKING:
     from relier.brokers.redis import RelierRedisBroker
@@ -27,6 +29,9 @@ FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.1
 #: Longest wait (s) for room, after which noted acknowledgements are sent anyhow.
 LONGEST_WAIT = 0.25
+#: Pause (s) of a worker before it takes the next copy of the store's, after one that its code cannot run: workers that
+#: can shall come first. Then it takes a single one.
+MODESTY = 0.25
 #: Most acknowledgements in one call.
 ACKS_AT_ONCE = 500
 
@@ -86,6 +91,8 @@ class RedisConsumer(Consumer):
         #: Whether a copy was dropped since it was held, so that Redis still counts it as this worker's.
         self._dropped = False
         self._away = False
+        #: Whether a copy of the store's was declined since the last fetch.
+        self._declined = False
         self._step = max(1, prefetch // 4)
 
     # -- the consumer thread ------------------------------------------------------------------------------------
@@ -148,7 +155,12 @@ class RedisConsumer(Consumer):
         self._origin = Origin(broker_id, generation, server)
 
     def _refill(self) -> None:
-        fetched = self._exchange(self._wait_for_room())
+        count = self._wait_for_room()
+        if self._declined:
+            self._declined = False
+            time.sleep(MODESTY)
+            count = min(count, 1)
+        fetched = self._exchange(count)
         if fetched is None:
             # The heartbeat finds out as well, and brings a new identity; until then there is nothing to take.
             self._wait(LONGEST_PAUSE)
@@ -201,8 +213,11 @@ class RedisConsumer(Consumer):
         return None
 
     def _store_takes(self, delivery: RedisDelivery) -> bool:
-        broker = self.broker
-        return broker.refuse(delivery) or broker.keep_delay(delivery) or broker.decline(delivery)
+        if self.broker.refuse(delivery) or self.broker.keep_delay(delivery):
+            return True
+        declined = self.broker.decline(delivery)
+        self._declined = self._declined or (declined and is_lane(self.queue_name))
+        return declined
 
     def _decode(self, redis_id: str, data: bytes) -> tuple[RedisDelivery, Exception | None]:
         here: dict[str, Any] = {"queue_name": self.queue_name, "options": {"redis_message_id": redis_id}}

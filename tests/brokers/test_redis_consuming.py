@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import dramatiq
-from dramatiq import Worker
+from dramatiq import Message, Worker
 from dramatiq.brokers.redis import RedisBroker
 
 from relier.brokers.redis import RelierRedisBroker
+from relier.envelope import Stamp, stamped
 from relier.settings import Settings
+from relier.store import shard_of
 from tests.waiting import wait_until
 
 
@@ -38,3 +40,39 @@ def test_the_delay_of_a_foreign_message_moves_to_the_store(redis_url: str) -> No
         broker.close()
         broker.store.close()
         foreign.close()
+
+
+def test_a_worker_that_is_too_old_for_the_stores_copies_takes_one_at_a_time(redis_url: str) -> None:
+    """So those that can run them come first; what is not too new for it makes it take as many as ever."""
+    broker = RelierRedisBroker(settings=Settings(redis_url=redis_url))
+    dramatiq.actor(broker=broker, actor_name="act")(print)
+    consumer = broker.consume("default.DQ", prefetch=8)
+
+    def publish(count: int, version: int) -> None:
+        messages: list[Message[Any]] = [Message("default", "act", (), {}, {}) for _ in range(count)]
+        stamps = [Stamp(m.message_id, shard_of(m.message_id), payload_version=version) for m in messages]
+        broker.publish_many([stamped(m, stamp) for m, stamp in zip(messages, stamps, strict=True)])
+
+    def take(left: int) -> Any:
+        """Ask for a message, until `left` copies are in the lane."""
+        while broker.lane_depth("default") > left:
+            found = next(consumer)
+        return found
+
+    try:
+        publish(3, version=2)
+        assert take(left=0) is None
+        publish(6, version=2)
+        for left in (5, 4, 3):
+            assert take(left) is None
+            assert broker.lane_depth("default") == left
+        take(left=0)
+        publish(4, version=1)
+        assert take(left=3) is not None
+        assert broker.lane_depth("default") == 3
+        assert take(left=0) is not None
+        assert broker.store.counters()["declined"] == 9
+    finally:
+        consumer.close()
+        broker.close()
+        broker.store.close()
