@@ -28,11 +28,10 @@ from relier.hooks import (
     decode_result,
     encode_failure,
     has_failure_hooks,
-    has_success_hooks,
     replayed_failure,
 )
 from relier.process import WorkerProcess
-from relier.results import encoded_result, kept_for
+from relier.results import Returned, kept_for, prepared_result
 from relier.runner import CoroutineRun, LoopBlocked, RunCancelled, coroutine_function
 from relier.runs import Phase, Run, current
 from relier.schema import Arguments, migrations
@@ -97,13 +96,14 @@ class Execution:
             if self._interrupt is not None:
                 raise self._interrupt
             result = self._call(run, *self._migrated(run, args, kwargs))
+            returned = prepared_result(self.broker, self.message, result, self.process.settings, run.task_id)
         except SkipMessage:
             self._discard(run, "skipped")
             raise
         except BaseException as error:
             return self._failed(run, error)
         failpoints.hit("done")
-        self._commit(run, result)
+        self._commit(run, returned)
         return result
 
     def fail_unclaimed(self, error: BaseException) -> None:
@@ -318,10 +318,9 @@ class Execution:
         self.message.relier_run = None
         self._skip("the run was lost")
 
-    def _commit(self, run: Run, result: Any) -> None:
+    def _commit(self, run: Run, returned: Returned) -> None:
         """Close the run; when nobody waits for its end, together with this thread's next claim."""
-        hooks = has_success_hooks(self.broker, self.message)
-        encoded, protections = self._result(run, result, hooks)
+        hooks, protections = returned.hooks, returned.protections
         if run.sending.key is not None:
             protections["key"] = run.sending.key.terms()
         commit = self.tasks.prepare_commit(
@@ -329,7 +328,7 @@ class Execution:
             run.sending,
             run.fence,
             hooks=hooks,
-            result=encoded,
+            result=returned.result,
             protections=json.dumps(protections) if protections else "",
         )
         if not hooks and self.process.deferred.may_wait(self.broker, run):
@@ -339,16 +338,6 @@ class Execution:
         self._close(run, commit.conclude)
         run.hooks_pending, run.settles = hooks, True
         failpoints.hit("committed")
-
-    def _result(self, run: Run, result: Any, hooks: bool) -> tuple[bytes, dict[str, Any]]:
-        """Return the result as the commit takes it, for hooks and to be kept, and what else the commit has to know."""
-        settings = self.process.settings
-        ttl = kept_for(self.broker, self.message, settings)
-        if not (ttl or hooks):
-            return b"", {}
-        encoded, kept = encoded_result(result, ttl, settings.max_result_bytes, run.task_id)
-        needed = hooks or (kept is not None and not kept.marker)
-        return encoded if needed else b"", kept.protections() if kept else {}
 
     def _failed(self, run: Run, error: BaseException) -> Any:
         """Record the failure; raises the error for Dramatiq's hooks, or skips when the run was lost."""

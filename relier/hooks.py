@@ -39,11 +39,16 @@ def has_success_hooks(broker: Broker, message: Any) -> bool:
     )
 
 
-def passes_result_on(broker: Broker, message: Any) -> bool:
-    """Whether any of those hooks needs the result."""
+def sends_result_on(broker: Broker, message: Any) -> bool:
+    """Whether another task gets the result as an argument."""
     target = message.options.get("pipe_target")
     ignored = not target or target.get("options", {}).get("pipe_ignore") or option(broker, message, "pipe_ignore")
-    return bool(not ignored or option(broker, message, "on_success") or results_of(broker, message))
+    return bool(not ignored or option(broker, message, "on_success"))
+
+
+def passes_result_on(broker: Broker, message: Any) -> bool:
+    """Whether any of those hooks needs the result."""
+    return sends_result_on(broker, message) or bool(results_of(broker, message))
 
 
 def has_failure_hooks(broker: Broker, message: Any) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dramatiq import Broker, get_encoder
 
 from relier.errors import ResultMissing
+from relier.hooks import has_success_hooks, sends_result_on
 from relier.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -51,14 +52,44 @@ def kept_for(broker: Broker, message: Any, settings: Settings) -> int:
     return max(1, int(ttl))
 
 
-def encoded_result(result: Any, ttl: int, limit: int, task_id: str) -> tuple[bytes, Kept | None]:
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a run that succeeded hands to its commit."""
+
+    #: Whether hooks are to run after it.
+    hooks: bool
+    #: The result, encoded, where hooks or whoever asks for it need it.
+    result: bytes = b""
+    #: What else the commit has to know.
+    protections: dict[str, Any] = field(default_factory=dict)
+
+
+def prepared_result(broker: Broker, message: Any, result: Any, settings: Settings, task_id: str) -> Returned:
+    """Prepare a run's result for its commit.
+
+    Raises `TypeError` when another task is to get the result as an argument, and it cannot be encoded: else that one
+    would be lost in silence.
+    """
+    hooks, ttl = has_success_hooks(broker, message), kept_for(broker, message, settings)
+    if not (ttl or hooks):
+        return Returned(False)
+    must = sends_result_on(broker, message)
+    encoded, kept = encoded_result(result, ttl, settings.max_result_bytes, task_id, must=must)
+    needed = hooks or (kept is not None and not kept.marker)
+    return Returned(hooks, encoded if needed else b"", kept.protections() if kept else {})
+
+
+def encoded_result(result: Any, ttl: int, limit: int, task_id: str, *, must: bool = False) -> tuple[bytes, Kept | None]:
     """Return the result as it is stored, and how it is kept: for `ttl` milliseconds, in at most `limit` bytes.
 
-    One that cannot be encoded is kept nowhere, and cannot be passed on either; its task has completed all the same.
+    One that cannot be encoded raises `TypeError` if it `must` be; else none is kept, and its task has completed all the
+    same.
     """
     try:
         encoded = get_encoder().encode({"result": result})
     except Exception as error:
+        if must:
+            raise TypeError(f"The result is to be passed on, and cannot be encoded: {error}") from error
         if not ttl:
             return b"", None
         logger.error("The result of a task cannot be encoded; none is kept.", extra={"task": task_id})

@@ -11,6 +11,7 @@ from dramatiq.results.errors import ResultFailure
 from relier import ResultMissing, TaskFailedError, TaskReceipt
 from tests.conformance.topologies import USUAL, cases, where
 from tests.integration.harness import Harness
+from tests.integration.scenario import pipeline
 
 #: What a web application does, in a process that never runs a task.
 _PRODUCER = """
@@ -105,6 +106,25 @@ def test_a_result_that_cannot_be_kept_leaves_its_task_completed(fleet: Harness) 
     counters = fleet.settle(2)
     assert (counters["completed"], counters.get("failed", 0)) == (2, 0)
     assert {large.status(), odd.status()} == {"completed"}
+
+
+@where(("embedded",))
+def test_a_result_that_cannot_be_passed_on_makes_a_dead_letter(fleet: Harness) -> None:
+    """Else the next task, which was promised, would be lost in silence."""
+    fleet.worker()
+    a = fleet.actors
+    piped = pipeline([a.returning.message("odd"), a.told.message()], broker=fleet.broker).run()
+    called = a.returning.send_with_options(args=("odd",), on_success="told")
+    ignored = pipeline([a.returning.message("odd"), a.told.message_with_options(pipe_ignore=True)], broker=fleet.broker)
+    ignored.run()
+
+    fleet.settle(2 + 2)
+
+    assert fleet.dead_ones() == ["TypeError", "TypeError"]
+    with pytest.raises(TaskFailedError, match="to be passed on, and cannot be encoded"):
+        TaskReceipt.of(called, fleet.broker).result()
+    assert TaskReceipt.from_id(piped.messages[0].message_id, broker=fleet.broker).status() == "dead"
+    assert len(fleet.effects("told")) == 1
 
 
 @where(("rabbitmq",))
