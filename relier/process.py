@@ -246,8 +246,9 @@ class WorkerProcess:
 
     def _checkpoints_told(self) -> str:
         """Tell for `rl doctor` which folder of checkpoints this process sees: inline, unused, shared or apart."""
-        files = self.settings.checkpoint_backend == "filesystem"
-        return self.checkpoint_files.standing() if files else "inline"
+        if self.settings.checkpoint_backend != "filesystem":
+            return "inline"
+        return CheckpointFiles(self.settings.checkpoint_dir, self.store.fleet.checkpoint_folder).standing()
 
     @cached_property
     def checkpoint_files(self) -> CheckpointFiles:
