@@ -61,7 +61,7 @@ def stepping(steps: int, size: int, ctx: TaskContext) -> None:
 
 
 async def late(gate: str, how: str, ctx: TaskContext) -> str:
-    """Take longer than the limit, until the gate is open: `waits`, `swallows` the cancellation, or `blocks` the loop."""
+    """Take longer than the limit, until the gate is open: `waits`, `swallows` the cancellation, `blocks` the loop."""
     note("began", ctx.partial_result)
     if ctx.partial_result is not None:
         note("ran", ctx.partial_result)
