@@ -163,7 +163,7 @@ class Execution:
         self._skip("newer than this code")
 
     def _follow(self, run: Run, claim: Claim) -> Run:
-        if claim.verdict in RUNS | HOOKS_ONLY:
+        if claim.verdict in RUNS or claim.verdict in HOOKS_ONLY:
             return self._own(run, claim)
         self.process.runs.remove(run)
         if claim.age < LONG_SINCE:

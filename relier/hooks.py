@@ -22,11 +22,21 @@ def option(broker: Broker, message: Any, name: str) -> Any:
 
 def results_of(broker: Broker, message: Any) -> tuple[Results, int] | None:
     """Return the Results middleware and the time to live in ms, if a hook is to store this message's result."""
-    for middleware in broker.middleware:
-        if isinstance(middleware, Results) and not getattr(middleware.backend, "kept_by_commit", False):
-            store_results, ttl = middleware._lookup_options(broker, message)  # type: ignore[no-untyped-call]
-            return (middleware, ttl) if store_results else None
-    return None
+    middleware = _storing_results(broker)
+    if middleware is None:
+        return None
+    store_results, ttl = middleware._lookup_options(broker, message)  # type: ignore[no-untyped-call]
+    return (middleware, ttl) if store_results else None
+
+
+def _storing_results(broker: Broker) -> Results | None:
+    """Return the Results middleware that stores by itself; looked for once as long as the middlewares are the same."""
+    known, found = broker.__dict__.get("relier_results", ((), None))
+    if known != broker.middleware:
+        results = (m for m in broker.middleware if isinstance(m, Results))
+        found = next((m for m in results if not getattr(m.backend, "kept_by_commit", False)), None)
+        broker.__dict__["relier_results"] = list(broker.middleware), found
+    return found  # type: ignore[no-any-return]
 
 
 def has_success_hooks(broker: Broker, message: Any) -> bool:

@@ -19,7 +19,7 @@ from dramatiq.common import q_name
 from dramatiq.encoder import JSONEncoder
 
 from relier.canonical import canonical_bytes
-from relier.envelope import OPTION, Fresh, is_stamped, parsed
+from relier.envelope import OPTION, Fresh, Stamp, is_stamped, parsed
 from relier.errors import PayloadIntegrityError, UnsignableError
 from relier.keyring import KeyRing, same_text
 from relier.settings import Settings
@@ -114,16 +114,16 @@ class Integrity:
 
     # -- examining ----------------------------------------------------------------------------------------------
 
-    def examine(self, message: Any) -> bool:
+    def examine(self, message: Any, stamp: Stamp | None = None) -> bool:
         """Return whether a message that arrived may be vouched for: what follows from it is sealed then as well.
 
         False: it is unsigned, and accepted because signatures are not required yet. Raises `PayloadIntegrityError`
-        when it must not be run.
+        when it must not be run. `stamp`: its own, if that was read already.
         """
         option = message.options.get(OPTION)
         if not is_stamped(message):
             return self._unsigned()
-        if not isinstance(option, dict) or parsed(option) is None:
+        if not isinstance(option, dict) or (stamp is None and parsed(option) is None):
             raise PayloadIntegrityError("Its stamp is broken.")
         seal = option.get("g")
         if isinstance(seal, str):

@@ -54,8 +54,17 @@ class Delivery(MessageProxy):
 
         `confirmed`: the broker said that this acknowledgement removed the copy.
         """
-        if self.on_removed is not None:
-            self.on_removed(confirmed)
+        told, self.on_removed = self.on_removed, None
+        if told is not None:
+            told(confirmed)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Part from the run: what refers to each other waits for the garbage collector, at a cost for every task."""
+        self.deferred = None
+        run = self.__dict__.pop("relier_run", None)
+        if run is not None:
+            run.checkpoint = None
 
     @abstractmethod
     def may_start(self) -> bool:

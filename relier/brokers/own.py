@@ -19,7 +19,7 @@ from relier.brokers.place import Place
 from relier.brokers.rejected import REASON, refused
 from relier.brokers.results import quiet_results
 from relier.declining import declined, is_newer
-from relier.envelope import stamp_of
+from relier.envelope import OPTION, parsed, stamp_of
 from relier.errors import PayloadIntegrityError
 from relier.hooks import encode_failure
 from relier.integrity import Integrity, announce
@@ -187,7 +187,8 @@ class OwnBroker(Broker, ABC):
         True: the copy is to be acknowledged.
         """
         try:
-            mark(delivery, self.integrity.examine(delivery._message))
+            delivery.stamp = parsed(delivery.options.get(OPTION))
+            mark(delivery, self.integrity.examine(delivery._message, delivery.stamp))
         except PayloadIntegrityError as error:
             letter, failure = refused(delivery, delivery.raw, error)
             self._entrust(delivery, lambda: self.store.tasks.dead_letter(letter, REASON, failure))
