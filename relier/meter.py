@@ -5,7 +5,7 @@ from __future__ import annotations
 from relier.store.admissions import Lease, Limit, Report
 
 #: A process leases at most one part in so many of a limit at once, so that a killed one takes little with it.
-PARTS = 50
+PARTS = 200
 #: … and never more permits than this.
 MOST_AT_ONCE = 1000
 #: A refusal is believed for so long (s) at most: others may give permits back, and limits may be reset.

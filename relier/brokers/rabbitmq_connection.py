@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 import pika
 import pika.exceptions
 from dramatiq.errors import ConnectionClosed
-from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
+from relier.brokers.rabbitmq_loop import SharedLoop
 from relier.errors import RelierConfigError
 from relier.settings import Settings
 from relier.urls import safe_url
@@ -86,12 +86,13 @@ def closed(error: BaseException | str) -> ConnectionClosed:
 class Link:
     """One connection, driven by a thread of its own. Connects on demand; a lost one is not renewed by itself.
 
-    Everything but `call` and `close` belongs to that thread.
+    Everything but `call`, `call_and_drive` and `close` belongs to whoever drives.
 
     Parameters:
       parameters: how to reach each server; tried in turn.
       on_up: called with each new connection.
       on_down: called when a connection was lost or could not be made.
+      busy: whether somebody waits for an answer; else callers may drive.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class Link:
         parameters: list[Parameters],
         on_up: Callable[[pika.SelectConnection], None],
         on_down: Callable[[BaseException], None],
+        busy: Callable[[], bool] = lambda: True,
     ) -> None:
         self._parameters = parameters
+        self._busy = busy
         self._on_up = on_up
         self._on_down = on_down
-        self._loop: Any = None
+        self._loop: SharedLoop | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._connecting = False
@@ -115,16 +118,31 @@ class Link:
 
     def call(self, function: Callable[[], object]) -> None:
         """Have the thread call a function, soon and in order."""
+        self._started().call(function)
+
+    def call_and_drive(self, function: Callable[[], object], over: Callable[[], bool], end: float) -> bool:
+        """Call a function at once, and drive until all is over, or until `end` of the monotonic clock.
+
+        False: this thread must not, use `call`. True says nothing about the outcome: somebody else may be driving.
+        """
+        loop = self._loop
+        if loop is None or self._thread is None or not loop.lets_drive:
+            return False
+        loop.run_and_drive(function, over, end)
+        return True
+
+    def _started(self) -> SharedLoop:
         if self._thread is None:
             self._start()
-        self._loop.add_callback_threadsafe(function)
+        assert self._loop is not None
+        return self._loop
 
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
                 self._closing, self._connecting, self.connection = False, False, None
-                self._loop = IOLoop()
-                self._thread = threading.Thread(target=self._drive, name="relier-rabbitmq", daemon=True)
+                self._loop = SharedLoop(self._busy, self._failed)
+                self._thread = threading.Thread(target=self._loop.drive, name="relier-rabbitmq", daemon=True)
                 self._thread.start()
 
     def close(self, timeout: float = 2.0) -> None:
@@ -133,11 +151,11 @@ class Link:
         if thread is None or thread is threading.current_thread():
             return
         self._closing = True
-        self._loop.add_callback_threadsafe(self._close)
+        self.call(self._close)
         thread.join(timeout)
         self._thread = None
 
-    # -- on its thread ------------------------------------------------------------------------------------------
+    # -- on the thread that drives ------------------------------------------------------------------------------
 
     def demand(self) -> None:
         """Connect, unless there is a connection or one is being made."""
@@ -145,13 +163,13 @@ class Link:
             return
         self._connecting = True
         try:
-            pika.SelectConnection.create_connection(self._parameters, self._connected, self._loop)
+            pika.SelectConnection.create_connection(self._parameters, self._connected, self._inner)
         except Exception as error:
             self._lost(error)
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         """Call a function after some time."""
-        self._loop.call_later(seconds, function)
+        self._inner.call_later(seconds, function)
 
     def drop(self, error: BaseException) -> None:
         """Give the connection up."""
@@ -163,19 +181,20 @@ class Link:
                 logger.debug("A connection could not be ended.", exc_info=True)
         self._lost(error)
 
-    def _drive(self) -> None:
-        while True:
-            try:
-                self._loop.start()
-            except Exception as error:  # pika's callbacks raise into the loop what they did not expect.
-                with suppress(MemoryError):
-                    logger.exception("The connection to RabbitMQ failed; a new one is made.")
-                if not self._closing:
-                    with suppress(MemoryError):
-                        self.drop(error)
-                    continue
-            break
-        self._loop.close()
+    @property
+    def _inner(self) -> Any:
+        assert self._loop is not None
+        return self._loop.inner
+
+    def _failed(self, error: Exception) -> None:
+        """Give up a connection whose callbacks raised what pika did not expect."""
+        with suppress(MemoryError):
+            logger.error("The connection to RabbitMQ failed; a new one is made.", exc_info=error)
+        with suppress(MemoryError):
+            if self._closing:
+                self._inner.stop()
+            else:
+                self.drop(error)
 
     def _connected(self, result: Any) -> None:
         if isinstance(result, BaseException):
@@ -184,7 +203,7 @@ class Link:
         if self._closing or self.connection is not None:
             result.close()
             if self._closing:
-                self._loop.stop()
+                self._inner.stop()
             return
         self._connecting, self.connection = False, result
         result.add_on_close_callback(self._closed)
@@ -198,13 +217,13 @@ class Link:
         self._connecting, self.connection = False, None
         self._on_down(error)
         if self._closing:
-            self._loop.stop()
+            self._inner.stop()
 
     def _close(self) -> None:
         if self.connection is None:
-            self._loop.stop()
+            self._inner.stop()
             return
-        self._loop.call_later(1.0, self._loop.stop)
+        self._inner.call_later(1.0, self._inner.stop)
         self.connection.close()
 
     def forget(self) -> None:
@@ -212,7 +231,7 @@ class Link:
         sock = _socket_of(self.connection)
         if sock is not None and sock.fileno() >= 0:
             os.close(sock.detach())
-        self._thread, self.connection, self._connecting = None, None, False
+        self._thread, self._loop, self.connection, self._connecting = None, None, None, False
         self._starting = threading.Lock()
 
 

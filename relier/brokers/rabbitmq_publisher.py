@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from itertools import takewhile
@@ -50,6 +51,9 @@ class _Call:
         self.done = threading.Lock()
         self.done.acquire()
 
+    def is_over(self) -> bool:
+        return not self.done.locked()
+
     def end(self) -> None:
         if self.done.locked():
             self.done.release()
@@ -73,7 +77,7 @@ class Publisher:
     """
 
     def __init__(self, parameters: list[Parameters]) -> None:
-        self._link = Link(parameters, self._up, self._down)
+        self._link = Link(parameters, self._up, self._down, self._is_busy)
         self._waiting: deque[Outgoing] = deque()
         #: Sent and not confirmed, by delivery tag, oldest first.
         self._sent: dict[int, Outgoing] = {}
@@ -100,10 +104,11 @@ class Publisher:
         call = _Call()
         call.open = len(messages)
         self._waiting.extend(Outgoing(queue, body, call) for queue, body in messages)
-        if not self._nudged:
+        end = time.monotonic() + PUBLISH_TIMEOUT
+        if not (self._ready and self._link.call_and_drive(self._send, call.is_over, end)) and not self._nudged:
             self._nudged = True
             self._link.call(self._send)
-        if not call.done.acquire(timeout=PUBLISH_TIMEOUT):
+        if not call.done.acquire(timeout=max(0.0, end - time.monotonic())):
             call.abandoned = True
             raise closed("no confirmation in time.")
         if call.error is not None:
@@ -115,7 +120,10 @@ class Publisher:
         """Close the connection; a later `publish` opens another."""
         self._link.close()
 
-    # -- on the link's thread -----------------------------------------------------------------------------------
+    # -- on the thread that drives the link ---------------------------------------------------------------------
+
+    def _is_busy(self) -> bool:
+        return bool(self._sent or self._waiting)
 
     def _send(self) -> None:
         self._nudged = False

@@ -6,9 +6,9 @@ local FORMAT, EPOCH, LAST, OFFSET, LIMIT, WINDOW, SUM, COUNTS = 1, 2, 3, 4, 5, 6
 local OURS = 1
 
 -- A window has so many sub-buckets. More of them waste less of the limit, and make processes ask more often.
-local SUBBUCKETS = 100
+local SUBBUCKETS = 200
 -- A permit is counted for so many sub-buckets: see admit.lua.
-local SPAN = SUBBUCKETS + 2
+local SPAN = SUBBUCKETS + 5
 
 local function width_of(window) return math.ceil(window / SUBBUCKETS) end
 
