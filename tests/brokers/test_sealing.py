@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dramatiq import Broker, Message
+from dramatiq import Broker, Message, Worker, pipeline
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware
 from dramatiq.worker import ConsumerThread
@@ -25,6 +25,7 @@ from relier.sending import sending_of
 from relier.settings import Settings
 from relier.store import Due, Suspicion
 from tests.third_party.sqlite_broker import SqliteBroker
+from tests.waiting import wait_until
 
 KEYS = "k1:" + 32 * "s"
 
@@ -140,6 +141,21 @@ def test_what_middlewares_change_in_a_consumed_message_does_not_come_into_the_st
     consumed.options["changed"] = True
     kept = sending_of(broker, consumed, stamp_of(consumed), Settings()).body
     assert Integrity.of(Settings(signing_keys=KEYS)).examine(Message.decode(kept))
+
+
+def test_a_later_stage_that_cannot_be_signed_becomes_a_dead_letter(redis_url: str) -> None:
+    broker = RelierRedisBroker(settings=Settings(redis_url=redis_url, signing_keys=KEYS))
+    first: Any = relier.rl_actor(broker=broker, actor_name="first")(lambda: float("nan"))
+    then: Any = relier.rl_actor(broker=broker, actor_name="then")(_ignore)
+    worker = Worker(broker, worker_threads=1, worker_timeout=100)
+    worker.start()
+    try:
+        pipeline([first.message(), then.message()], broker=broker).run()  # type: ignore[no-untyped-call]
+        ((letter, shard, _),) = wait_until(lambda: broker.store.dead_letters(9), 30, "a dead letter")
+    finally:
+        worker.stop()
+    record = broker.store.records([letter], shard)[letter]
+    assert (record.actor, record.reason) == ("then", "UnsignableError")
 
 
 # -- what is not ----------------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ def test_what_was_changed_is_kept_and_not_run_and_hurts_no_other_task(fleets: Fl
 def test_two_generations_of_keys_work_together(fleets: Fleets) -> None:
     fleet = fleets(signing_keys=OLD)
     first = fleet.worker(signing_keys=f"{OLD},{NEW}")
+    fleet.resurrector(signing_keys=f"{OLD},{NEW}").wait_ready()
     first.wait_ready()
     newer = default_broker(Settings(**{**fleet.options, "signing_keys": f"{NEW},{OLD}"}))
     generations = Actors(newer), fleet.actors
@@ -72,7 +73,9 @@ def test_two_generations_of_keys_work_together(fleets: Fleets) -> None:
     second = fleet.worker(signing_keys=f"{NEW},{OLD}")
     second.wait_ready()
     send_pipelines(*generations)
-    fleet.settle(40)
+    for a in generations:
+        a.flaky.push(2)
+    fleet.settle(42)
     newer.close()
     assert fleet.dead_ones() == []
 
@@ -109,8 +112,10 @@ def test_nothing_signs_what_came_unsigned(fleets: Fleets) -> None:
     """Retries, delays that are over, later stages, callbacks and releases: all of them stay what they came as."""
     fleet = fleets(signing_keys=OLD)
     a = fleet.actors
+    a.quick.push(0)
+    take(fleet)  # RabbitMQ has the queue now.
     piped = a.add.message(1, 2).copy(options={"pipe_target": a.add.message(3).asdict()})
-    delayed = a.quick.message(4).copy(queue_name="default.DQ", options={"eta": int(time.time() * 1000) + 500})
+    delayed = a.quick.message(4).copy(options={"eta": int(time.time() * 1000) + 500})
     for message in (piped, delayed, a.flaky.message(1), a.broken.message("dead")):
         put(fleet, message)
 
