@@ -119,7 +119,10 @@ def with_versions(broker: Broker, message: Message[Any]) -> Message[Any]:
 
 
 def _versioned(broker: Broker, fields: dict[str, Any]) -> dict[str, Any]:
-    message: Message[Any] = with_versions(broker, Message(**fields))
+    try:
+        message: Message[Any] = with_versions(broker, Message(**fields))
+    except TypeError:  # somebody else's option of that name
+        return fields
     version = payload_version(broker, message.actor_name)
     if version != 1 and OPTION not in message.options:
         message = message.copy(options={OPTION: {"p": version}})

@@ -57,6 +57,7 @@ def described(found: Found) -> dict[str, Any]:
         "actor": record.actor,
         "queue": record.queue,
         **arguments(record.body),
+        "payload_version": record.payload_version,
         "reason": record.reason or None,
         "attempts": record.attempt,
         "resurrection_count": record.crashes,
