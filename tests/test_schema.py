@@ -40,7 +40,9 @@ def spread(*args: Any, **kwargs: Any) -> Any:
 
 def noted(note: Any) -> Callable[..., Any]:
     def migration(*args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("notes", []).append(note)  # In place, as careless code would.
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, list):
+                value.append(note)  # In place, as careless code would.
         return [*args, note], kwargs
 
     return migration
