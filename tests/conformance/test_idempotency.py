@@ -45,6 +45,7 @@ def test_many_submissions_have_one_completed_run_though_its_workers_are_killed(f
 
 @where(("embedded", "rabbitmq"))
 def test_what_follows_a_duplicate_gets_the_result(fleet: Harness) -> None:
+    """In pipelines and groups, and though the one that runs fails at first."""
     a, broker = fleet.actors, fleet.broker
     fleet.worker(threads=4)
     for number in range(2):
@@ -61,6 +62,7 @@ def test_what_follows_a_duplicate_gets_the_result(fleet: Harness) -> None:
     assert counters["completed"] == 10
     assert sorted((effect.detail for effect in fleet.effects("told")), key=str) == [["group"], [0, 3], [1, 3]]
     assert len(fleet.effects("ran")) == 3  # One of the five, the other key, and the one before it.
+    assert counters["retries"] == 2
 
 
 @where(("embedded",))

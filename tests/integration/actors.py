@@ -81,7 +81,9 @@ class Actors:
         self.two_gates: Any = rl_actor(two_gates, broker=broker)
         self.answering: Any = rl_actor(answering, broker=broker, store_results=True)
         self.once: Any = rl_actor(once, broker=broker, idempotency_key="{gate}", max_resurrections=50)
-        self.add_once: Any = rl_actor(add_once, broker=broker, idempotent=True)
+        self.add_once: Any = rl_actor(
+            add_once, broker=broker, idempotent=True, max_retries=5, min_backoff=1, max_backoff=20
+        )
         self.returning: Any = rl_actor(returning, broker=broker, store_results=True)
         self.locked: Any = rl_actor(locked, broker=broker)
         self.told: Any = rl_actor(told, broker=broker)
@@ -191,6 +193,9 @@ def once(gate: str, submission: int = 0) -> str:
 
 
 def add_once(x: int, y: int, gate: str = "/") -> int:
+    """Like gated, with a sum; its first attempt fails."""
+    if task_context.attempt == 0:
+        raise RuntimeError("not yet")
     gated(gate)
     return x + y
 

@@ -369,3 +369,23 @@ def test_purging_frees_a_key_and_lets_one_waiter_go_on(desk: Desk) -> None:
     assert desk.store.locks.purge() == (0, 0)
     assert desk.store.locks.purge(completed=True) == (0, 1)
     assert run(desk, "d", "w3", terms=terms)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "cancelled after its key lapsed"])
+def test_the_end_of_a_task_that_does_not_own_the_key_changes_nothing(desk: Desk, how: str) -> None:
+    fence = run(desk, "a")
+    wait_for(desk, "b", "c", "d")
+    ends = "b"
+    if how != "cancelled":
+        desk.bury("w1")
+        desk.wait(121)
+        desk.due()  # The key is b's now.
+        fence, ends = run(desk, "b", "w3", desk.published("b")), "a"
+
+    desk.tasks.hold(ends, "cancel", "somebody", SHARD)
+
+    assert [due.task_id for due in desk.due()] == []
+    wait_for(desk, "e")
+    owner, worker = ("a", "w1") if how == "cancelled" else ("b", "w3")
+    assert commit(desk, owner, fence, worker)
+    assert [ended(desk, task) for task in "cde"] == ["completed"] * 3

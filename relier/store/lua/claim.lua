@@ -6,8 +6,8 @@
 --       6 '1' if the caller has its suspect slot free for this task   7 '1' if a follow-up (other copies may come)
 --       8 max resurrections   9 queue   10 actor   11 payload version   12 body   13 retention (µs)
 --       14 how many snapshots the caller has taken   15 the task's protections (JSON), '' when it has none   16… settles
---         key    its idempotency key: k its digest, on what a duplicate does, hooks and needs: '1' if hooks follow a completion, and
---                need its result; ttl and res (ms), flight and keep (µs); see include/idempotency.lua
+--         key    its idempotency key: k its digest, on what a duplicate does, hooks and needs: 1 if hooks follow a completion, and if
+--                they need its result; ttl and res (ms), flight and keep (µs); see include/idempotency.lua
 --         unsigned    1 if nobody has signed it and it is accepted all the same
 -- Reply {verdict, fence, attempt, crashes, suspect, result, outcome, checkpoint}
 --       granted · taken-over (granted, after a crash) · replay (run only the hooks) · duplicate (the same, with the
