@@ -48,7 +48,7 @@ def status(as_json: AsJson = False) -> None:
     print_text(verdict(found.everything))
     if found.others:
         print_table(
-            ("limit", "used", "limit", "window", "state", "opens in"),
+            ("tasks of", "used", "limit", "window", "state", "opens in"),
             ((_scope(u.scope), u.used, u.most, f"{u.window:g}s", _state(u), _opening(u)) for u in found.others),
         )
     typer.echo(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in found.counters.items()))
