@@ -9,7 +9,7 @@ from relier import ending
 _VARIABLE = "RL_TEST_END_WITHIN"
 
 #: For the environment of workers that are to hand over everything, however slow the machine is.
-UNHURRIED = {_VARIABLE: "60"}
+UNHURRIED = {_VARIABLE: "20"}
 
 
 def apply() -> None:

@@ -66,12 +66,12 @@ class Heartbeat(Middleware):
         consumed = worker.consumer_whitelist or {q_name(queue) for queue in broker.get_declared_queues()}
         self._takes_all = not worker.consumer_whitelist
         self._stopping = False
-        drain = self.installation.drain = Drain(process, worker, self._let_go)
+        drain = Drain(process, worker, self._let_go)
         process.chores.append(lambda: self._end_if_crippled(worker, drain))
         obey(process, drain)
         process.start(tuple(sorted(consumed)), worker.worker_threads)
         process.quarters.begin_boot()
-        self.installation.process = process
+        self.installation.process, self.installation.drain = process, drain
         if settings.resurrection_enabled and process.role == "worker":
             self._sweeper = SweeperThread(process)
             self._sweeper.start()

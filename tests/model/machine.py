@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.model import drain, worker
 from tests.model import store as ops
-from tests.model import worker
 from tests.model.rules import Scenario
 from tests.model.state import NOBODY, QUEUE, Broker, Copy, Delivery, Process, State, Store, name
 from tests.model.worker import Step, put, spend, time_after
@@ -24,6 +24,7 @@ def steps(scenario: Scenario, state: State) -> Iterator[Step]:
     """All that can happen next. Faults are marked: from any state on, they may also stop."""
     for slot in (0, 1):
         yield from worker.steps(scenario, state, slot)
+        yield from drain.steps(scenario, state, slot)
         yield from process_faults(scenario, state, slot)
     yield from burials(scenario, state)
     yield from publish(scenario, state)
@@ -40,8 +41,8 @@ def burials(scenario: Scenario, state: State) -> Iterator[Step]:
         elif stage == "alive" and spend(scenario, state, "false death"):
             dead = _paid(_stage(state, identity, "declared"))
             yield Step(f"{name(identity)} is declared dead, but lives", dead, True)
-        elif stage == "declared":
-            yield _burial(scenario, state, identity)
+        elif stage in ("declared", "left"):
+            yield _burial(scenario, state, identity, left=stage == "left")
         elif stage == "moved":
             yield Step(f"{name(identity)} joins the dead set", _stage(state, identity, "buried"))
         elif stage == "buried":
@@ -50,8 +51,8 @@ def burials(scenario: Scenario, state: State) -> Iterator[Step]:
             yield Step(f"messages of {name(identity)} return", _return(state, identity))
 
 
-def _burial(scenario: Scenario, state: State, identity: int) -> Step:
-    moved = _bury(scenario, state, identity)
+def _burial(scenario: Scenario, state: State, identity: int, left: bool) -> Step:
+    moved = _bury(scenario, state, identity, left)
     if scenario.rules.atomic_burial:
         return Step(f"{name(identity)} is buried", _stage(moved, identity, "buried"))
     return Step(f"the runs of {name(identity)} are due", _stage(moved, identity, "moved"))
@@ -61,9 +62,9 @@ def _stage(state: State, identity: int, stage: str) -> State:
     return state._replace(store=state.store.with_stage(identity, stage))
 
 
-def _bury(scenario: Scenario, state: State, identity: int) -> State:
+def _bury(scenario: Scenario, state: State, identity: int, left: bool) -> State:
     now = state.clock + 1
-    store = ops.bury(state.store, now, identity, scenario.max_crashes)
+    store = ops.bury(state.store, now, identity, scenario.max_crashes, left)
     ended = state.once_ended or store.ends > state.store.ends
     return state._replace(store=store, clock=time_after(state, store), once_ended=ended)
 

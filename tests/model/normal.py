@@ -131,12 +131,12 @@ def _broker(broker: Broker, times: Map, names: Map) -> Broker:
 
 
 def _process(process: Process, times: Map, names: Map) -> Process:
-    identity, alive, deliveries, beat, count, old = process
+    identity, alive, deliveries, beat, count, *flags = process
     moved = [
-        Delivery(names[caller], times[stamp], phase, times[fence], *flags)
-        for caller, stamp, phase, fence, *flags in deliveries
+        Delivery(names[caller], times[stamp], phase, times[fence], *rest)
+        for caller, stamp, phase, fence, *rest in deliveries
     ]
-    return Process(names[identity], alive, tuple(sorted(moved)), beat._replace(time=times[beat.time]), count, old)
+    return Process(names[identity], alive, tuple(sorted(moved)), beat._replace(time=times[beat.time]), count, *flags)
 
 
 def _swap(state: State) -> State:
@@ -157,6 +157,7 @@ def _view(state: State, slot: int) -> tuple[object, ...]:
         own.identity // 2,
         own.alive,
         own.old,
+        own.draining,
         own.beat,
         own.snapshots,
         tuple([(d.caller // 2, *d[1:]) for d in own.deliveries]),

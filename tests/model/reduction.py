@@ -21,6 +21,8 @@ def _process_step(scenario: Scenario, state: State) -> list[Step]:
     for slot, process in enumerate(state.processes):
         if not process.alive:
             return [restart(state, slot)]
+        if process.draining:  # It may end before.
+            continue
         for d in process.deliveries:
             own = state.store.stage(d.caller) == "alive" and d.caller == process.identity
             if d.phase == "hooks" or (own and d.phase in ("ack", "skip")):

@@ -63,6 +63,10 @@ class Rules:
     """Clocks: what waits goes on when the server's clock is set back. Off: it waits as much longer."""
     watched_retention: bool = True
     """Clocks: an ended id is kept for as long as somebody watched. Off: until a time of the server's clock."""
+    draining_returns: bool = True
+    """R4: a process that is told to end gives back what it has not claimed. Off: acknowledges it."""
+    leaving_is_buried: bool = True
+    """R6: who leaves in order is buried like a dead one, without a crash. Off: is only forgotten."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,10 @@ class Record(NamedTuple):
 
 
 class Store(NamedTuple):
-    """One shard. `workers` maps an identity to `alive`, `declared`, `buried`, `gone` (its messages returned too)."""
+    """One shard. `workers` maps an identity to its stage.
+
+    `alive`; `declared` dead, or `left` in order; `buried`; `gone`: its messages returned too.
+    """
 
     record: Record | None = None
     floor: int = 0
@@ -84,7 +87,7 @@ class Delivery(NamedTuple):
     """A copy inside a process. `phase` is its next step, `...?` a call whose reply was lost and that is repeated.
 
     fetched → (claim?) → running → (commit? fail? hand_over?) → hooks → ack → settle
-    Other ways out: `skip` (acknowledge, the store has custody) and `give_back`.
+    Other ways out: `skip` (acknowledge, the store has custody) and `give_back`. `lost`: handed over, its code runs on.
     """
 
     caller: int
@@ -99,7 +102,7 @@ class Delivery(NamedTuple):
 class Process(NamedTuple):
     """A worker process; `beat` is the empty snapshot that its late beat carries, `snapshots` how many it has begun.
 
-    `old`: its code is older than the task's actor.
+    `old`: its code is older than the task's actor. `draining`: it was told to end.
     """
 
     identity: int
@@ -108,6 +111,7 @@ class Process(NamedTuple):
     beat: Mark = NO_BEAT
     snapshots: int = 0
     old: bool = False
+    draining: bool = False
 
 
 class Late(NamedTuple):

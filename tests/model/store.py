@@ -144,12 +144,15 @@ def settle(rules: Rules, store: Store, fence: int, confirmed: bool) -> Store:
     return store._replace(record=record._replace(status="e", owner=NOBODY))
 
 
-def bury(store: Store, now: int, identity: int, max_crashes: int) -> Store:
-    """Move the identity's record to due; the caller puts the identity into the dead set in the same step."""
+def bury(store: Store, now: int, identity: int, max_crashes: int, left: bool = False) -> Store:
+    """Move the identity's record to due; the caller puts the identity into the dead set in the same step.
+
+    `left`: it stopped in order, which is no crash.
+    """
     record = store.record
     if record is None or record.owner != identity or record.status not in "rh":
         return store
-    if record.status == "h":
+    if record.status == "h" or left:
         return _release(store, record, now)
     crashed = record._replace(crashes=record.crashes + 1)
     if crashed.crashes > max_crashes:

@@ -44,6 +44,8 @@ NEEDED = {
     "beat_frees_hooks": ("one server, rollback and failure", STUCK, "W1 settles 1: forgotten"),
     "time_goes_on": ("clocks, lost copies", STUCK, "the server's clock is set back"),
     "watched_retention": ("clocks, amqp", TWICE, "the server's clock is set ahead"),
+    "draining_returns": ("drain", STUCK, "W1 lets go of copy 0"),
+    "leaving_is_buried": ("drain", STUCK, "W1 leaves the fleet"),
     "return_unheld": ("one server, rollback and failure", STUCK, "the store loses its last writes"),
 }
 

@@ -73,7 +73,7 @@ def restart(state: State, slot: int) -> Step:
 def fetch(scenario: Scenario, state: State, slot: int) -> Iterator[Step]:
     process, broker = state.processes[slot], state.broker
     me = process.identity
-    if me in broker.barred or len(process.deliveries) == 2 or not _registered(scenario, state, me):
+    if process.draining or me in broker.barred or len(process.deliveries) == 2 or not _registered(scenario, state, me):
         return
     for copy in dict.fromkeys(c for c in broker.copies if c.holder == QUEUE):
         held = process._replace(deliveries=tuple(sorted([*process.deliveries, Delivery(me, copy.stamp)])))
@@ -120,6 +120,8 @@ def _fenced(scenario: Scenario, state: State, slot: int, d: Delivery) -> State:
 
 
 def take(scenario: Scenario, state: State, slot: int, d: Delivery) -> Iterator[Step]:
+    if state.processes[slot].draining:
+        return
     yield from (decline if state.processes[slot].old else claim)(scenario, state, slot, d)
 
 
@@ -325,7 +327,7 @@ def return_unheld(scenario: Scenario, state: State, slot: int) -> Iterator[Step]
 def self_fence(scenario: Scenario, state: State, slot: int) -> Iterator[Step]:
     """Learn of one's own death: drop what was not started, return as somebody else; running code runs on."""
     process, old = state.processes[slot], state.processes[slot].identity
-    if state.store.stage(old) in ("alive", "unknown") and old not in state.broker.barred:
+    if process.draining or (state.store.stage(old) in ("alive", "unknown") and old not in state.broker.barred):
         return
     amqp = scenario.broker == "amqp"
     kept = [
@@ -343,12 +345,13 @@ def self_fence(scenario: Scenario, state: State, slot: int) -> Iterator[Step]:
 
 PHASES = {
     "fetched": take,
-    "claim?": claim,
+    "claim?": take,
     "running": run,
     "commit?": commit,
     "fail?": lambda sc, s, slot, d: fail(sc, s, slot, d, final=False),
     "fail final?": lambda sc, s, slot, d: fail(sc, s, slot, d, final=True),
     "hand_over?": hand_over,
+    "lost": commit,
     "hooks": hooks,
     "ack": ack,
     "settle": settle,
