@@ -2,19 +2,20 @@
 
     python -m benchmarks.shutdown [--broker redis|rabbitmq|...] [--time 1.0] [--rounds 1]
 
-A worker runs one kind of task and gets SIGTERM, the whole `dramatiq` as systemd or Kubernetes would. It must end at most two
-seconds after its time (`--time`, RELIER_GRACEFUL_SHUTDOWN_TIMEOUT) is up, with code 0 where everything could be handed over. The task must
-run again on another worker: for each kind the seconds from SIGTERM to the end, and from the end of its time to the second run.
+The main process of a worker that runs one kind of task gets SIGTERM. It must end at most two seconds after its time
+(`--time`, RELIER_GRACEFUL_SHUTDOWN_TIMEOUT) is up, with code 0 where everything could be handed over, and the task must
+run again on another worker. Exit code 1 when it does not end in time.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,29 @@ BOUND = 2.0
 FOR_EVER = 600
 
 
-def _kinds(fleet: Harness) -> dict[str, Callable[[], Any]]:
-    """Return what a worker may be doing: each pushes a task that leaves the effect `began`."""
+#: What a worker may be doing.
+KINDS = (
+    "a plain function sleeps",
+    "a plain function polls",
+    "native code waits",
+    "a coroutine waits",
+    "a coroutine swallows its cancel",
+    "a coroutine blocks the event loop",
+)
+
+
+@contextmanager
+def _fleet(topology: str) -> Iterator[tuple[Harness, Ground]]:
+    with tempfile.TemporaryDirectory(prefix="rl-shutdown-") as folder, closing(OwnServers()) as servers:
+        ground = TOPOLOGIES[topology].prepare(servers, Path(folder))
+        with closing(ground.fleet(ground.store, Path(folder))) as fleet:
+            yield fleet, ground
+
+
+def _push(fleet: Harness, kind: str) -> str:
+    """Push a task that leaves the effect `began`; returns its id."""
     actors = fleet.actors
-    return {
+    pushes: dict[str, Callable[[], Any]] = {
         "a plain function sleeps": lambda: actors.short.push(FOR_EVER),
         "a plain function polls": lambda: actors.gated.push(fleet.gate("shut")),
         "native code waits": lambda: actors.blocked.push(_pipe(fleet), FOR_EVER),
@@ -39,21 +59,20 @@ def _kinds(fleet: Harness) -> dict[str, Callable[[], Any]]:
         "a coroutine swallows its cancel": lambda: actors.stubborn.push(FOR_EVER),
         "a coroutine blocks the event loop": lambda: actors.blocking.push(FOR_EVER),
     }
+    return str(pushes[kind]().id)
 
 
 def _pipe(fleet: Harness) -> str:
-    import os
-
     path = fleet.folder / f"pipe-{time.monotonic_ns()}"
     os.mkfifo(path)
     return str(path)
 
 
-def end(fleet: Harness, push: Callable[[], Any], seconds: float) -> tuple[float, int, float]:
+def end(fleet: Harness, kind: str, seconds: float) -> tuple[float, int, float]:
     """Return how long a busy worker took to end, its exit code, and how long after its time the task ran again."""
     worker = fleet.worker(threads=2, graceful_shutdown_timeout=seconds)
     worker.wait_settled_in()
-    task = push().id
+    task = _push(fleet, kind)
     wait_until(lambda: fleet.effects("began", task), 60, "its start")
     other = fleet.worker(threads=2, graceful_shutdown_timeout=0)
     other.wait_settled_in()
@@ -63,9 +82,6 @@ def end(fleet: Harness, push: Callable[[], Any], seconds: float) -> tuple[float,
     took = time.monotonic() - start
     wait_until(lambda: len(fleet.effects("began", task)) > 1, 60, "its second run")
     again = fleet.effects("began", task)[1].mono - start - seconds
-    other.end()
-    fleet.processes.clear()
-    fleet.server.empty()
     return took, code, again
 
 
@@ -90,17 +106,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
     late = False
-    with tempfile.TemporaryDirectory(prefix="rl-shutdown-") as folder, closing(OwnServers()) as servers:
-        ground = TOPOLOGIES[args.broker].prepare(servers, Path(folder))
-        with closing(ground.fleet(ground.store, Path(folder))) as fleet:
-            for _ in range(args.rounds):
-                for kind, push in _kinds(fleet).items():
-                    took, code, again = end(fleet, push, args.time)
-                    late |= took > args.time + BOUND or code != 0
-                    print(f"{kind}: ended after {took:.2f} s with code {code}; ran again {again:+.2f} s", flush=True)
-                took, code = away(fleet, ground, args.time)
-                late |= took > args.time + BOUND or code != 1
-                print(f"the store hangs: ended after {took:.2f} s with code {code}", flush=True)
+    for kind in KINDS * args.rounds:
+        with _fleet(args.broker) as (fleet, _):
+            took, code, again = end(fleet, kind, args.time)
+        late |= took > args.time + BOUND or code != 0
+        print(f"{kind}: ended after {took:.2f} s with code {code}; ran again {again:+.2f} s", flush=True)
+    with _fleet(args.broker) as (fleet, ground):
+        took, code = away(fleet, ground, args.time)
+    late |= took > args.time + BOUND or code != 1
+    print(f"the store hangs: ended after {took:.2f} s with code {code}", flush=True)
     sys.exit(1 if late else 0)
 
 

@@ -23,7 +23,7 @@ from relier.work_queue import RecoveryFirst
 logger = logging.getLogger(__name__)
 
 #: How long (s) what was handed over gets to clean up, and acknowledgements to leave.
-MOMENT = 0.5
+MOMENT = 0.4
 #: How often (s) a draining worker looks whether anything still runs.
 LOOK = 0.02
 
@@ -114,7 +114,7 @@ class Drain:
         if not self._ends.is_set():
             self.process.tell()
             self._ends.wait()
-        self.clean = self.process.stop() and handed
+        self.clean = self.process.leave() and handed
         self.over.set()
 
     def _wait_until_idle(self, deadline: float) -> None:

@@ -32,15 +32,15 @@ KILLED = 1
 #: Exit codes under `rl worker start`, which has asked for them: after `rl worker drain` none is started in its place,
 #: after `rl worker restart` another one at once. Anybody else sees 0.
 DRAINED, RESTARTED = 79, 80
-#: A worker has ended this long (s) after `RELIER_GRACEFUL_SHUTDOWN_TIMEOUT`: Dramatiq's main process and the
-#: supervisor then have the rest of two seconds.
-END_WITHIN = 1.5
+#: A worker has ended this long (s) after `RELIER_GRACEFUL_SHUTDOWN_TIMEOUT`. Two seconds are promised, and Dramatiq's
+#: main process often waits for another second of logs.
+END_WITHIN = 0.8
 #: A worker in which no Python code runs any more is ended by a thread without Python this much (s) later.
-LAST_RESORT = 0.3
+LAST_RESORT = 0.1
 #: How often (s) a worker that ends looks whether it is stuck.
 LOOK = 0.02
 #: How long (s) the main process gets to read the last log lines.
-FAREWELL = 0.05
+FAREWELL = 0.03
 
 
 def _find_prctl() -> Callable[..., int] | None:

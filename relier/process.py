@@ -125,7 +125,7 @@ class WorkerProcess:
             self.pulse.tend(self.identity)  # Now: the first task may hold the interpreter before the first beat.
         self._beats.start()
 
-    def stop(self) -> bool:
+    def leave(self) -> bool:
         """Leave the fleet in order, once; what could not be closed is handed over by the next sweep.
 
         False: the store is away, and this worker will be declared dead.
@@ -135,9 +135,16 @@ class WorkerProcess:
                 self._left = self._leave()
             return self._left
 
+    def stop(self) -> bool:
+        """Leave, and end what shows that this process lives."""
+        left = self.leave()
+        if self.pulse is not None:
+            self.pulse.stop()
+        self.control.stop()
+        return left
+
     def _leave(self) -> bool:
         self._stopped.set()
-        left = True
         if self._beats.is_alive():
             self._beats.join(timeout=5)
         try:
@@ -146,11 +153,8 @@ class WorkerProcess:
             self.store.fleet.leave(self.identity)
         except UNAVAILABLE:
             logger.warning("Left without a word: the store is away. This worker will be declared dead.")
-            left = False
-        if self.pulse is not None:
-            self.pulse.stop()
-        self.control.stop()
-        return left
+            return False
+        return True
 
     def told(self) -> dict[str, Any]:
         """What this worker tells about itself at registration."""

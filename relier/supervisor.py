@@ -30,7 +30,7 @@ UP_AFTER = 10.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 #: A supervisor ends this long (s) after its workers' time is up: they have ended before.
-END_WITHIN = 1.9
+END_WITHIN = 2.0
 #: In a fleet that was up, every process is refused this often in a row before the supervisor gives up.
 REFUSALS_ALLOWED = 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import logging
@@ -70,6 +71,8 @@ class Actors:
         self.gated: Any = rl_actor(gated, broker=broker)
         self.blocked: Any = rl_actor(blocked, broker=broker)
         self.agated: Any = rl_actor(agated, broker=broker)
+        self.stubborn: Any = rl_actor(stubborn, broker=broker)
+        self.blocking: Any = rl_actor(blocking, broker=broker)
         self.chatty: Any = rl_actor(chatty, broker=broker)
         self.holding: Any = rl_actor(holding, broker=broker)
         self.forking: Any = rl_actor(forking, broker=broker)
@@ -225,6 +228,21 @@ async def agated(gate: str) -> None:
         note("cancelled", gate)
         raise
     note("ran", gate)
+
+
+async def stubborn(seconds: float) -> None:
+    """Swallow every cancel."""
+    note("began", seconds)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
+
+
+async def blocking(seconds: float) -> None:
+    """Block the event loop."""
+    note("began", seconds)
+    time.sleep(seconds)
 
 
 def chatty(kilobytes: int) -> None:
