@@ -120,6 +120,8 @@ class Integrity:
         False: it is unsigned, and accepted because signatures are not required yet. Raises `PayloadIntegrityError`
         when it must not be run. `stamp`: its own, if that was read already.
         """
+        if not _is_message(message):
+            raise PayloadIntegrityError("It has not the form of a message.")
         option = message.options.get(OPTION)
         if not is_stamped(message):
             return self._unsigned()
@@ -157,6 +159,17 @@ class Integrity:
 @lru_cache(maxsize=64)
 def _integrity(keys: str, required: bool) -> Integrity:
     return Integrity(KeyRing.parse(keys) if keys else None, required)
+
+
+def _is_message(message: Any) -> bool:
+    """Whether the parts of a message are of their types: what was decoded may be anything."""
+    texts = message.queue_name, message.actor_name, message.message_id
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(message.message_timestamp, int)
+        and isinstance(message.kwargs, dict)
+        and isinstance(message.options, dict)
+    )
 
 
 def _arrived(message: Any) -> bytes:

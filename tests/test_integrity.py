@@ -239,6 +239,19 @@ def test_unsigned_messages_are_refused_unless_signatures_are_not_required_yet() 
         migrating.examine(with_stamp(sealed(signing, PIPED), g=None))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("queue_name", 1), ("actor_name", ["add"]), ("actor_name", None), ("message_id", {}), ("kwargs", []),
+        ("options", []), ("options", None), ("message_timestamp", "1"), ("message_timestamp", None),
+    ],
+)  # fmt: skip
+def test_what_has_not_the_form_of_a_message_is_refused(field: str, value: Any) -> None:
+    for integrity in (signing, keyless):
+        with pytest.raises(PayloadIntegrityError, match="form of a message"):
+            integrity.examine(changed(PIPED, **{field: value}))
+
+
 def test_a_process_without_keys_accepts_what_it_cannot_verify_and_catches_corruption() -> None:
     assert keyless.examine(sealed(signing, PIPED))
     assert keyless.examine(PIPED)

@@ -119,12 +119,10 @@ class RabbitmqConsumer(Consumer):
         self._stuck = None
         if not delivery.session.is_open or delivery.started is False:
             return None
-        if is_internal(self.queue_name) and error is None and not self.broker.refuse(delivery):
-            # Disposable: an unacknowledged tick would come back beside its successor.
-            delivery.session.settle(delivery, remove=True)
-            return delivery
         try:
             if not self._store_takes(delivery, error):
+                if is_internal(self.queue_name):  # Disposable: it would come back beside its successor.
+                    delivery.session.settle(delivery, remove=True)
                 return delivery
             self.ack(delivery)
         except UNAVAILABLE:
@@ -135,7 +133,9 @@ class RabbitmqConsumer(Consumer):
     def _store_takes(self, delivery: RabbitmqDelivery, error: Exception | None) -> bool:
         if error is None:
             broker = self.broker
-            return broker.refuse(delivery) or broker.keep_delay(delivery) or broker.decline(delivery)
+            if broker.refuse(delivery):
+                return True
+            return not is_internal(self.queue_name) and (broker.keep_delay(delivery) or broker.decline(delivery))
         logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
         task_id = str(uuid.uuid5(_RAW, sha256(delivery.raw).hexdigest()))
         self.broker.dead_letter_raw(delivery, task_id, error)

@@ -44,7 +44,7 @@ def refused(message: Any, raw: bytes, error: PayloadIntegrityError) -> tuple[Sen
     task's record is left alone. Nor is the letter one of the actor or the queue that the message names.
     """
     task_id = f"raw-{hashlib.sha256(_fingerprint(message, raw)).hexdigest()[:32]}"
-    queue = q_name(message.queue_name)
+    queue = q_name(str(message.queue_name))
     claim = f"It claims to be task {str(message.message_id)[:64]!r} of actor {str(message.actor_name)[:64]!r}."
     logger.error(
         "A message failed its integrity check; it is kept as a dead letter.",
