@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from dramatiq import Broker, Worker
@@ -38,4 +39,6 @@ class RecoveryPool(Middleware):
 
 
 def _rename(message: MessageProxy, queue: str) -> None:
-    message.__dict__["_message"] = message._message.copy(queue_name=queue)
+    message.__dict__["_message"] = dataclasses.replace(message._message, queue_name=queue)
+    if "queue_name" in message.__dict__:  # A delivery of our own brokers has it at hand.
+        message.__dict__["queue_name"] = queue
