@@ -67,7 +67,8 @@ class RelierActor(dramatiq.Actor[P, R]):
         Raises `RuntimeError` on a thread with a running event loop, `TypeError` for arguments that cannot be
         encoded; then nothing was enqueued.
         """
-        self._refuse_event_loop(f"use `await {self.actor_name}.apush(...)`")
+        if asyncio._get_running_loop() is not None:  # The public one raises, which takes long.
+            self._refuse_event_loop(f"use `await {self.actor_name}.apush(...)`")
         return self._publish(self.message(*args, **kwargs))
 
     async def apush(self, *args: P.args, **kwargs: P.kwargs) -> TaskReceipt:

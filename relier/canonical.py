@@ -58,28 +58,20 @@ def _is_json(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
-        for item in level:
-            if not _look_inside(item, below):
+        for item in level:  # Every push comes by here, so there is no function for what is inside.
+            if isinstance(item, dict):
+                for key in item:
+                    if not isinstance(key, str):
+                        return False
+                below += [child for child in item.values() if type(child) not in _SCALARS]
+            elif isinstance(item, list | tuple):
+                below += [child for child in item if type(child) not in _SCALARS]
+            elif not isinstance(item, str | int | float | None):
                 return False
         if not below:
             return True
         level = below
     return False
-
-
-def _look_inside(item: Any, below: list[Any]) -> bool:
-    """Note what has to be looked at one level below; False for what JSON lacks."""
-    if isinstance(item, dict):
-        for key in item:
-            if not isinstance(key, str):
-                return False
-        item = item.values()
-    elif not isinstance(item, list | tuple):
-        return isinstance(item, str | int | float | None)
-    for child in item:
-        if type(child) not in _SCALARS:
-            below.append(child)
-    return True
 
 
 class _Tree:

@@ -130,7 +130,7 @@ def _suspicion(value: Any) -> Suspicion:
 def stamped(message: Message[Any], stamp: Stamp, *, fresh: bool = False) -> Message[Any]:
     """Return a copy of the message that carries the stamp; a `fresh` one is sealed when it is sent."""
     option = stamp.option()
-    return message.copy(options={OPTION: Fresh(option) if fresh else option})
+    return _with_option(message, Fresh(option) if fresh else option)
 
 
 def is_stamped(message: Message[Any]) -> bool:
@@ -157,14 +157,26 @@ def stamp_first_hand(
     task_id = message.message_id
     if _sent_before(task_id):
         task_id = f"{task_id}~{secrets.token_hex(4)}"
-    stamp = Stamp(
-        task_id,
-        shard_of(key or task_id),
-        payload_version=payload_version,
-        created_ms=message.message_timestamp,
-        key=key,
+    # As `Stamp.option` writes it; every push comes by here.
+    option = {"v": FORMAT, "id": task_id, "s": shard_of(key or task_id), "t": message.message_timestamp}
+    if payload_version != 1:
+        option["p"] = payload_version
+    if key:
+        option["k"] = key
+    return _with_option(message, Fresh(option) if fresh else option)
+
+
+def _with_option(message: Message[Any], option: dict[str, Any]) -> Message[Any]:
+    """Return a copy with another stamp; `Message.copy` takes twice the time."""
+    return Message(
+        message.queue_name,
+        message.actor_name,
+        message.args,
+        message.kwargs,
+        {**message.options, OPTION: option},
+        message.message_id,
+        message.message_timestamp,
     )
-    return stamped(message, stamp, fresh=fresh)
 
 
 def stamp_again(message: Message[Any], key: str = "", *, fresh: bool = True) -> Message[Any]:

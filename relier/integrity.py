@@ -202,6 +202,10 @@ def announce(broker: Broker, integrity: Integrity, message: Message[Any], delay:
     Hooks may add options to a fresh message, and the seal covers them. A further copy of a task keeps the options
     under which it was sealed, whatever hooks write into them.
     """
+    if type(message.options.get(OPTION)) is Fresh:
+        broker.emit_before("enqueue", message, delay)
+        finish(integrity, message)
+        return
     with keeping_options(message):
         broker.emit_before("enqueue", message, delay)
         finish(integrity, message)

@@ -15,8 +15,8 @@ BELIEVED = 0.25
 class Meter:
     """How many tasks a process may still admit, and until when. Not thread-safe.
 
-    Times are readings of the monotonic clock. A lease that is used up early makes the next one twice as large; one
-    whose time runs out makes it as large as what was used of it.
+    Times are readings of the monotonic clock. A lease that is used up early makes the next one twice as large; when a
+    sub-bucket is over, the next lease is as large as what was used in it.
 
     Parameters:
       limit: what is metered.
@@ -43,7 +43,7 @@ class Meter:
         self.limit = limit
         self.most = max(1, min(MOST_AT_ONCE, limit.most // PARTS))
         self.chunk = 1
-        #: Unused permits of the last lease, how many it had for later tasks, and when they end.
+        #: Unused permits of the last lease, how many were leased in its sub-bucket, and when they end.
         self.permits = 0
         self.leased = 0
         self.until = 0.0
@@ -86,8 +86,8 @@ class Meter:
         """Return how many permits to ask for when `count` are needed."""
         if now < self.until:
             self.chunk = min(2 * self.chunk, self.most) if not self.permits else self.chunk
-        elif self.permits:
-            self.chunk = max(1, self.leased - self.permits)
+        elif self.leased:
+            self.chunk = max(1, min(self.leased - self.permits, self.most))
         return max(count, self.chunk)
 
     def report(self, now: float, **counters: int) -> Report:
@@ -95,6 +95,7 @@ class Meter:
         if self.forced and now - self.forced_at > self.limit.window:
             self.forced = 0  # They are no longer in the window.
         told = Report(self.forced, self.epoch, self.bucket, self.permits, **counters)
+        self.leased -= self.permits
         self.permits = 0
         return told
 
@@ -107,7 +108,8 @@ class Meter:
             self.refused_until = asked_at + min(lease.opens_in, BELIEVED)
             return False
         self.refused_until = 0.0
-        self.permits = self.leased = lease.granted - count
+        self.leased = lease.granted + (self.leased if lease.bucket == self.bucket else 0)
+        self.permits = lease.granted - count
         self.until = asked_at + lease.usable
         self.epoch, self.bucket = lease.epoch, lease.bucket
         return True

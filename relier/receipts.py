@@ -61,11 +61,10 @@ class TaskReceipt:
     def of(cls, message: Any, broker: Broker) -> Self:
         """Make the receipt of a message that was just enqueued."""
         from relier.envelope import stamp_of
-        from relier.installation import installation_of
         from relier.results import kept_for
 
         stamp = stamp_of(message)
-        kept = kept_for(broker, message, installation_of(broker).settings)
+        kept = kept_for(broker, message, broker.__dict__["relier_installation"].settings)
         return cls(stamp.task_id, True, stamp.shard, stamp.created_ms, kept, broker)
 
     def status(self) -> TaskStatus:
