@@ -84,7 +84,7 @@ class SharedLine:
                     call.answered = True
             raise
         finally:
+            if self._waiting:  # First whoever sends next: the store works while the others do.
+                self._waiting[0].nudge()
             for call in batch:
                 call.nudge()
-            if self._waiting:
-                self._waiting[0].nudge()
