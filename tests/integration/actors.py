@@ -87,6 +87,15 @@ class Actors:
         self.add_once: Any = rl_actor(
             add_once, broker=broker, idempotent=True, max_retries=5, min_backoff=1, max_backoff=20
         )
+        self.protected: Any = rl_actor(
+            protected,
+            broker=broker,
+            idempotent=True,
+            soft_timeout=50,
+            hard_timeout=60,
+            schema_version=2,
+            store_results=True,
+        )
         self.returning: Any = rl_actor(returning, broker=broker, store_results=True)
         self.locked: Any = rl_actor(locked, broker=broker)
         self.told: Any = rl_actor(told, broker=broker)
@@ -201,6 +210,11 @@ def add_once(x: int, y: int, gate: str = "/") -> int:
         raise RuntimeError("not yet")
     gated(gate)
     return x + y
+
+
+async def protected(x: int) -> int:
+    """Has every protection."""
+    return x
 
 
 def returning(what: str) -> Any:
