@@ -37,14 +37,14 @@ class Calls:
 @where(never=FOREIGN)
 def test_a_task_costs_two_calls_of_the_store(fleet: Harness) -> None:
     """Claim and commit. Fetches, acknowledgements and settlements are shared by many tasks."""
-    _assert_two_calls(fleet, fleet.actors.quick, 3000)
+    _assert_two_calls(fleet, fleet.actors.quick, 2000)
 
 
 @where(never=FOREIGN)
 def test_a_task_with_every_protection_costs_two_calls_of_the_store(fleets: Fleets) -> None:
     """Signed, admitted, idempotent, limited, of a later version, its result kept."""
     fleet = fleets(signing_keys="k1:secret")
-    _assert_two_calls(fleet, fleet.actors.protected, 1000)
+    _assert_two_calls(fleet, fleet.actors.protected, 800)
 
 
 def _assert_two_calls(fleet: Harness, actor: Any, tasks: int) -> None:
