@@ -59,6 +59,7 @@ def described(found: Found) -> dict[str, Any]:
         **arguments(record.body),
         "payload_version": record.payload_version,
         "reason": record.reason or None,
+        "key_owner": record.key_owner or None,
         "attempts": record.attempt,
         "resurrection_count": record.crashes,
         "max_resurrections": record.max_resurrections,

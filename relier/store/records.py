@@ -62,6 +62,8 @@ class Record:
     runs: tuple[Run, ...]
     #: Where its checkpoint is, and its size; '' for none (see `relier.store.checkpoints`).
     checkpoint: str = ""
+    #: Another task that has its idempotency key, or completed under it.
+    key_owner: str = ""
 
     @property
     def status(self) -> str:
@@ -129,4 +131,5 @@ def parse_record(task_id: str, reply: Sequence[Any]) -> Record | None:
         due_at=_seconds(reply[19]),
         runs=runs,
         checkpoint=_text(reply[21]),
+        key_owner=_text(reply[22]),
     )

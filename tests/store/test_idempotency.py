@@ -41,7 +41,9 @@ def commit(
 def wait_for(desk: Desk, *tasks: str, terms: KeyTerms = TERMS, worker: str = "w2") -> None:
     for task in tasks:
         assert claim(desk, task, worker, terms=terms).verdict is Verdict.HELD
-        assert (desk.record(task).reason, desk.record(task).status) == ("waits for its key", "queued")
+        record = desk.record(task)
+        assert (record.reason, record.status) == ("waits for its key", "queued")
+        assert record.key_owner not in ("", task)
 
 
 def ended(desk: Desk, task: str) -> str:
