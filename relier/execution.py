@@ -42,6 +42,8 @@ from relier.timeouts import Limits
 
 logger = logging.getLogger(__name__)
 
+_NOT_RETURNED: Any = object()
+
 
 @dataclass(slots=True)
 class Delivery:
@@ -71,6 +73,13 @@ class Execution:
         self._coroutine: CoroutineRun | None = None
         #: Whether the commit was put aside: the thread leaves its quarters with that.
         self._deferred = False
+        self._has_begun = False
+        #: What the user code returned: from then on an interrupt comes too late.
+        self._result: Any = _NOT_RETURNED
+        #: What it raised.
+        self._error: BaseException | None = None
+        #: What the store answered when the run was closed.
+        self._answer: Any = None
 
     @property
     def actor(self) -> Actor[..., Any]:
@@ -92,19 +101,44 @@ class Execution:
         if claim.verdict in HOOKS_ONLY:
             return self._replay(run, claim)
         failpoints.hit("claimed")
-        try:
-            if self._interrupt is not None:
-                raise self._interrupt
-            result = self._call(run, *self._migrated(run, args, kwargs))
-            returned = prepared_result(self.broker, self.message, result, self.process.settings, run.task_id)
-        except SkipMessage:
+        while True:
+            try:
+                self._advance(run, args, kwargs)
+                break
+            except Interrupt as interrupt:  # Each step may be repeated, but for the user code.
+                if self._result is _NOT_RETURNED and self._error is None:
+                    self._error = interrupt
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _advance(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run the user code, once, and record how it ended; raises `SkippedByStore` when the run was lost."""
+        if not self._has_begun:
+            self._has_begun = True
+            try:
+                if self._interrupt is not None:
+                    raise self._interrupt
+                self._call(run, *self._migrated(run, args, kwargs))
+            except BaseException as error:
+                if self._result is _NOT_RETURNED:
+                    self._error = error
+        if self._error is None:
+            self._complete(run)
+        if isinstance(self._error, SkipMessage):
             self._discard(run, "skipped")
-            raise
-        except BaseException as error:
-            return self._failed(run, error)
-        failpoints.hit("done")
-        self._commit(run, returned)
-        return result
+        elif self._error is not None:
+            self._failed(run, self._error)
+
+    def _complete(self, run: Run) -> None:
+        """Commit what the user code returned, unless that cannot be passed on as it should."""
+        try:
+            returned = prepared_result(self.broker, self.message, self._result, self.process.settings, run.task_id)
+        except Exception as error:
+            self._error = error
+        else:
+            failpoints.hit("done")
+            self._commit(run, returned)
 
     def fail_unclaimed(self, error: BaseException) -> None:
         """Record a failure of a foreign before-hook: the actor never ran, and the task shall be tried again."""
@@ -248,26 +282,27 @@ class Execution:
         run.arguments = migrations.apply(self.actor.actor_name, args, kwargs, run.stamp.payload_version, expected)
         return run.arguments
 
-    def _call(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         failpoints.hit("running")
         original = coroutine_function(self.fn)
-        token = current.set(run)
+        current.set(run)
         try:
             if original is None:
-                return self.fn(*args, **kwargs)
+                self._result = self.fn(*args, **kwargs)
+                return
             self._fetch_checkpoint(run)
             limits = Limits.of(self.actor.options, self.message.options)
             start = partial(self._await, original, args, kwargs)
             self._coroutine = coroutine = CoroutineRun(start, self.process.loops, limits, run)
             run.cancel = coroutine.cancel
-            return coroutine.wait()
+            self._result = coroutine.wait()
         except MemoryError as error:
             free_memory(error)
             raise
         finally:
             end_forked_child(self.process.pid)
             run.cancel = None
-            current.reset(token)
+            current.set(None)
 
     @staticmethod
     def _fetch_checkpoint(run: Run) -> None:
@@ -306,11 +341,12 @@ class Execution:
 
     def _close_once(self, run: Run, call: Callable[[], Any]) -> Any:
         with run.lock:
-            if run.phase is not Phase.RUNNING:
+            if self._answer is None and run.phase is not Phase.RUNNING:
                 return False
-            answer = self.process.patiently(call)
-            run.phase = Phase.LOST if answer in (False, "refused") else Phase.CLOSED
-            return answer
+            if self._answer is None:  # Else an interrupt came in between.
+                self._answer = self.process.patiently(call)
+            run.phase = Phase.LOST if self._answer in (False, "refused") else Phase.CLOSED
+            return self._answer
 
     def _give_up(self, run: Run) -> NoReturn:
         """Leave a task that is no longer ours alone."""
@@ -320,6 +356,8 @@ class Execution:
 
     def _commit(self, run: Run, returned: Returned) -> None:
         """Close the run; when nobody waits for its end, together with this thread's next claim."""
+        if self._deferred:
+            return
         hooks, protections = returned.hooks, returned.protections
         if run.sending.key is not None:
             protections["key"] = run.sending.key.terms()
@@ -339,13 +377,13 @@ class Execution:
         run.hooks_pending, run.settles = hooks, True
         failpoints.hit("committed")
 
-    def _failed(self, run: Run, error: BaseException) -> Any:
-        """Record the failure; raises the error for Dramatiq's hooks, or skips when the run was lost."""
+    def _failed(self, run: Run, error: BaseException) -> None:
+        """Record the failure; raises `SkippedByStore` when the run was lost."""
         if isinstance(error, RunCancelled) or run.phase is Phase.LOST:
-            return self._cancelled(run)
+            self._cancelled(run)
         if isinstance(error, Shutdown | LoopBlocked):
             self.process.hand_over(run, "shutdown" if isinstance(error, Shutdown) else str(error))
-            return self._give_up(run)
+            self._give_up(run)
         failure = self._judge(run, error)
         if failure.retry:
             send_failure_callback(self.broker, self.process, run, error)
@@ -356,12 +394,11 @@ class Execution:
         self.process.hand_custody(run)
         run.hooks_pending = run.final_failure and failure.hooks
         run.settles = run.final_failure
-        raise error
 
-    def _cancelled(self, run: Run) -> Any:
+    def _cancelled(self, run: Run) -> NoReturn:
         """Discard what was cancelled on request; a run that was lost before needs nothing more."""
         self._discard(run, "cancelled")
-        return self._skip("cancelled")
+        self._skip("cancelled")
 
     def _discard(self, run: Run, reason: str) -> None:
         remember = self._remembered_for(reason)

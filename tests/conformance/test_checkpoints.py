@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.conftest import Fleets
-from tests.conformance.topologies import EVERYWHERE, where
+from tests.conformance.topologies import where
 from tests.integration.harness import Harness
 
 #: In the record, in a key of its own, in a file.
@@ -26,7 +26,7 @@ def _keys(fleet: Harness) -> list[bytes]:
     return list(fleet.store.client.scan_iter("*:cp:*"))
 
 
-@where(EVERYWHERE)
+@where()
 def test_the_run_after_a_crash_finds_what_the_killed_one_kept(fleets: Fleets, tmp_path: Path) -> None:
     fleet = _fleet(fleets, tmp_path)
     victim = fleet.worker(threads=6)

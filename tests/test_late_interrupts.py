@@ -1,0 +1,104 @@
+"""Dramatiq's interrupts may arrive between any two lines: once the user code is over, they change nothing."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq import Worker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import TimeLimitExceeded
+
+import relier
+from relier import execution, rl_actor
+from relier.installation import installation_of
+from relier.settings import Settings
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+
+
+class LateInterrupt:
+    """Raises a time limit at one of the lines that follow the user code in `relier.execution`."""
+
+    def __init__(self) -> None:
+        self.line = 0
+        self.hit = ""
+        self.runs = 0
+        self._passed = 0
+
+    def arm(self, line: int) -> None:
+        self.line, self.hit, self.runs, self._passed = line, "", 0, 0
+
+    def begin(self) -> None:
+        """Watch the lines from here on; called by the user code, last of all."""
+        self.runs += 1
+        if self.runs > 1:
+            return
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            frame.f_trace = self._trace
+            frame = frame.f_back
+        sys.settrace(self._trace)
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line" and _may_be_interrupted(frame):
+            self._passed += 1
+            if self._passed == self.line:
+                self.hit = f"{frame.f_code.co_name}:{frame.f_lineno}"
+                sys.settrace(None)
+                raise TimeLimitExceeded("late")
+        return self._trace
+
+
+def _may_be_interrupted(frame: FrameType) -> bool:
+    """Whether an interrupt may come here. The interpreter lets none in between the end of a `with` and its exit."""
+    name = frame.f_code.co_filename
+    return name == execution.__file__ and not linecache.getline(name, frame.f_lineno).strip().startswith("with ")
+
+
+@pytest.fixture
+def broker(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> StubBroker:
+    broker = StubBroker()
+    relier.install(broker, settings)
+    monkeypatch.setattr(dramatiq.broker, "global_broker", broker)
+    return broker
+
+
+@pytest.fixture
+def worker(broker: StubBroker) -> Iterator[Worker]:
+    worker = Worker(broker, worker_timeout=20, worker_threads=1)
+    worker.start()
+    yield worker
+    worker.stop()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.usefixtures("worker")
+def test_a_time_limit_that_comes_after_the_user_code_changes_nothing(broker: StubBroker, fails: bool) -> None:
+    late, store = LateInterrupt(), installation_of(broker).store
+
+    def act() -> None:
+        late.begin()
+        if fails:
+            raise ValueError("no")
+
+    actor: Any = rl_actor(act, broker=broker, max_retries=0)
+    expected, tasks = ("dead" if fails else "completed"), 0
+    while tasks == 0 or late.hit:
+        tasks += 1
+        late.arm(tasks)
+        receipt = actor.push()
+        wait_until(lambda: receipt.status() == expected, 30, f"{expected} after an interrupt at {late.hit}")  # noqa: B023
+        assert late.runs == 1, late.hit
+        broker.join("default", timeout=30_000, fail_fast=False)
+    assert tasks > 15
+    counters = store.counters()
+    assert counters[expected] == tasks
+    assert counters.get("handed_over", 0) == 0
+    assert counters.get("failed", 0) == (tasks if fails else 0)
