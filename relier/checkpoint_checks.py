@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import redis
 
-from relier.checkpoint_files import MARKER, CheckpointFiles
+from relier.checkpoint_files import CheckpointFiles
 from relier.preflight import Check, Finding
 from relier.settings import Settings
 from relier.store import Store
@@ -41,11 +41,12 @@ def _folder(store: Store, settings: Settings) -> Iterator[Finding]:
 
 
 def _sharing(store: Store, settings: Settings) -> Finding:
-    name, folder = store.fleet.checkpoint_folder(), settings.checkpoint_dir
-    standing = CheckpointFiles(folder, store.fleet.checkpoint_folder).standing()
+    folder = settings.checkpoint_dir
+    files = CheckpointFiles(folder, store.fleet.checkpoint_folder)
+    standing, marker = files.standing(), files.marker()
     if standing == "apart":
-        message = f"RELIER_CHECKPOINT_DIR ({folder}) is not the folder that the workers use: it lacks {name}/{MARKER}."
-        fix = f"Mount the same folder on every host. If this is it, and was emptied: touch {folder / name / MARKER}."
+        message = f"RELIER_CHECKPOINT_DIR ({folder}) is not the folder that the workers use: it lacks their marker."
+        fix = f"Mount the same folder on every host. If this is it, and was emptied, make the file {marker} again."
         return Finding("error", "checkpoints", message, fix)
     use = "is shared with the workers" if standing == "shared" else "can be written to; nothing was kept there yet"
     return Finding("ok", "checkpoints", f"RELIER_CHECKPOINT_DIR ({folder}) {use}.")

@@ -91,8 +91,8 @@ class CheckpointFiles:
 
         Raises `OSError` when the folder cannot be read at this moment.
         """
-        reference = Reference.parse(text)
         try:
+            reference = Reference.parse(text)
             raw = reference.path(self.root, task_id).read_bytes()
             return _checked(raw, reference)
         except FileNotFoundError:
@@ -122,10 +122,15 @@ class CheckpointFiles:
 
     def standing(self) -> str:
         """Tell whether this process sees the folder that others write to: unused, shared, or apart."""
-        name = self._name_folder("")
-        if not name:
+        if not self._name_folder(""):
             return "unused"
-        return "shared" if _FOLDER.fullmatch(name) and os.path.exists(self.root / name / MARKER) else "apart"
+        marker = self.marker()
+        return "shared" if marker is not None and os.path.exists(marker) else "apart"
+
+    def marker(self) -> Path | None:
+        """Return the file by which the store's folder is known; None when there is none, or one of a strange name."""
+        name = self._name_folder("")
+        return self.root / name / MARKER if _FOLDER.fullmatch(name) else None
 
     def _find_folder(self) -> str:
         name = self._name_folder("")

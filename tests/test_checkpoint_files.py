@@ -77,6 +77,7 @@ def test_no_task_id_leads_anywhere_else(files: CheckpointFiles, task_id: str) ->
 def test_no_reference_leads_anywhere_else(files: CheckpointFiles, reference: str) -> None:
     with pytest.raises(ValueError):
         Reference.parse(reference)
+    assert files.read("t", reference) is None
     files.remove("t", reference)
 
 
