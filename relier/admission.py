@@ -17,6 +17,7 @@ import redis
 from dramatiq import Broker, Message
 
 from relier.admission_limits import Limits
+from relier.backlog import Backlog
 from relier.errors import AdmissionRejectedError
 from relier.meter import Meter
 from relier.queues import is_internal
@@ -57,21 +58,25 @@ class Admission:
       settings: with the global limit.
       client: makes a Redis client of the store.
       shared: whether messages go to the same Redis, asked on first use.
+      depth: returns how many tasks wait in a queue, where that can be told.
     """
 
     def __init__(
         self,
         broker: Broker,
         settings: Settings,
+        *,
         client: Callable[[], redis.Redis],
         admissions: Callable[[], Admissions],
         shared: Callable[[], bool],
+        depth: Callable[[str], int | None],
     ) -> None:
         self._limits = Limits(broker, settings)
         self._client = client
         self._admissions = admissions
         self._shared = shared
-        self._global = Meter(self._limits.everything)
+        most = settings.admission_max_depth
+        self._backlog = Backlog(depth, most) if most else None
         self._begin()
         _existing.add(self)
 
@@ -101,6 +106,8 @@ class Admission:
         """
         if is_internal(message.queue_name):
             return
+        if self._backlog is not None:
+            self._refuse_deep({message.queue_name}, 1)
         own = self._limits.of(message)
         if not own:
             meter, now = self._global, time.monotonic()
@@ -112,9 +119,13 @@ class Admission:
     def admit_all(self, messages: Iterable[Message[Any]]) -> None:
         """Count first-hand tasks, all or none. Raises as `admit` does."""
         counted: Counter[Limit] = Counter()
+        queues: set[str] = set()
         for message in messages:
             if not is_internal(message.queue_name):
                 counted.update((self._limits.everything, *self._limits.of(message)))
+                queues.add(message.queue_name)
+        if self._backlog is not None:
+            self._refuse_deep(queues, counted[self._limits.everything])
         if counted:
             self._enter(counted, counted[self._limits.everything])
 
@@ -143,10 +154,14 @@ class Admission:
             return
         finally:
             self._leasing.release()
-        if refused is not None and always:
-            self._pending.admitted += tasks
-        elif refused is not None:
-            self._pending.rejected += tasks
+        if refused is None:
+            return
+        with self._lock:
+            if always:
+                self._pending.admitted += tasks
+            else:
+                self._pending.rejected += tasks
+        if not always:
             raise self._rejection(refused)
 
     def _lease(self, needs: Needs, start: float, always: bool) -> Meter | None:
@@ -229,6 +244,16 @@ class Admission:
             if meter is self._global or meter.until > now or meter.refused_until > now or meter.forced
         }
 
+    def _refuse_deep(self, queues: Iterable[str], tasks: int) -> None:
+        assert self._backlog is not None
+        wait, queue = max(((self._backlog.wait_for(queue), queue) for queue in queues), default=(0.0, ""))
+        if wait:
+            with self._lock:
+                self._pending.rejected += tasks
+            raise AdmissionRejectedError(
+                f"Admission rejected: too many tasks wait in queue {queue!r}; try again in {wait:.3f} s.", wait
+            )
+
     # -- what is said -------------------------------------------------------------------------------------------
 
     def _rejection(self, meter: Meter) -> AdmissionRejectedError:
@@ -258,6 +283,8 @@ class Admission:
 
     def close(self) -> None:
         """Close the connection; a later push opens another."""
+        if self._backlog is not None:
+            self._backlog.close()
         if "_line" in self.__dict__:
             self._line.close()
 

@@ -148,6 +148,7 @@ class Settings(BaseSettings):
 
     admission_limit: int = _whole(5000, 1, 10**12, "Tasks admitted in any interval as long as the window.")
     admission_window: float = _seconds(10, 0.1, 3600, "Length of the admission window.")
+    admission_max_depth: int = _whole(0, 0, 10**12, "Tasks waiting in a queue at which it takes no more; 0: none.")
 
     checkpoint_max_inline_bytes: int = _whole(262_144, 0, 512 * 2**20, "Largest inline checkpoint.", "bytes")
     checkpoint_backend: Literal["inline", "filesystem"] = _plain(

@@ -63,6 +63,7 @@ CONTRACT = {
 
 #: Settings of ours that the contract does not name, with their defaults.
 OURS = {
+    "ADMISSION_MAX_DEPTH": 0,
     "NEWER_VERSION_GRACE": 600,
     "RABBITMQ_QUEUE_TYPE": "classic",
 }

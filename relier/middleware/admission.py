@@ -21,7 +21,7 @@ class Admission(Middleware):
     A task is counted where it is enqueued first-hand (`relier.sending.prepared`), not in a hook of this middleware:
     brokers call `before_enqueue` again for retries, delays that are over, and each try to publish.
 
-    Settings: `RELIER_ADMISSION_LIMIT`, `RELIER_ADMISSION_WINDOW`.
+    Settings: `RELIER_ADMISSION_LIMIT`, `RELIER_ADMISSION_WINDOW`, `RELIER_ADMISSION_MAX_DEPTH`.
 
     Parameters:
       admission_limit(int): How many tasks of this actor are admitted in its window. By default it has no own limit.
@@ -37,6 +37,7 @@ class Admission(Middleware):
             settings,
             client=lambda: connect(settings),
             admissions=lambda: installation.store.admissions,
+            depth=lambda queue: adapter_of(broker).depth(queue),
             shared=lambda: adapter_of(broker).shares_redis(installation.store.client),
         )
 
