@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response, status
+from fastapi import Depends, FastAPI, Query, Request, Response, status
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from tasks import count_words
@@ -24,6 +24,18 @@ app = FastAPI(title="Words")
 
 class Text(BaseModel):
     text: str
+
+
+def task_of_caller(task_id: str) -> TaskReceipt:
+    """Return the receipt for an id from a URL.
+
+    Here an application looks the id up among the tasks of the user who asks, and answers 404 when it is not there: else
+    whoever knows an id reads and cancels, and ids that somebody made up fill the store with marks.
+    """
+    return TaskReceipt.from_id(task_id)
+
+
+Task = Annotated[TaskReceipt, Depends(task_of_caller)]
 
 
 @app.exception_handler(AdmissionRejectedError)
@@ -48,23 +60,23 @@ async def create_count(body: Text, request: Request, response: Response) -> dict
 
 
 @app.get("/tasks/{task_id}")
-async def get_status(task_id: str) -> dict[str, str]:
-    return {"id": task_id, "status": await TaskReceipt.from_id(task_id).astatus()}
+async def get_status(task: Task) -> dict[str, str]:
+    return {"id": task.id, "status": await task.astatus()}
 
 
 @app.get("/tasks/{task_id}/result")
-async def get_result(task_id: str, wait: Annotated[float, Query(ge=0, le=30)] = 0.0) -> Any:
+async def get_result(task: Task, wait: Annotated[float, Query(ge=0, le=30)] = 0.0) -> Any:
     """Return the result; a client may `wait` some seconds for it, which blocks nobody else."""
     try:
-        return {"id": task_id, "result": await TaskReceipt.from_id(task_id).aresult(timeout=wait)}
+        return {"id": task.id, "result": await task.aresult(timeout=wait)}
     except ResultTimeout:
-        return JSONResponse({"id": task_id, "detail": "Not yet."}, status.HTTP_202_ACCEPTED)
+        return JSONResponse({"id": task.id, "detail": "Not yet."}, status.HTTP_202_ACCEPTED)
     except TaskFailedError as error:
-        return JSONResponse({"id": task_id, "reason": error.reason}, status.HTTP_409_CONFLICT)
+        return JSONResponse({"id": task.id, "reason": error.reason}, status.HTTP_409_CONFLICT)
     except ResultMissing:
-        return JSONResponse({"id": task_id, "detail": "No result is kept."}, status.HTTP_410_GONE)
+        return JSONResponse({"id": task.id, "detail": "No result is kept."}, status.HTTP_410_GONE)
 
 
 @app.delete("/tasks/{task_id}")
-async def cancel_task(task_id: str) -> dict[str, str]:
-    return {"id": task_id, "outcome": await TaskReceipt.from_id(task_id).acancel()}
+async def cancel_task(task: Task) -> dict[str, str]:
+    return {"id": task.id, "outcome": await task.acancel()}

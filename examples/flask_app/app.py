@@ -23,6 +23,15 @@ app = Flask(__name__)
 LONGEST_WAIT = 10.0
 
 
+def task_of_caller(task_id: str) -> TaskReceipt:
+    """Return the receipt for an id from a URL.
+
+    Here an application looks the id up among the tasks of the user who asks, and answers 404 when it is not there: else
+    whoever knows an id reads and cancels, and ids that somebody made up fill the store with marks.
+    """
+    return TaskReceipt.from_id(task_id)
+
+
 @app.errorhandler(AdmissionRejectedError)
 def too_many_tasks(error: AdmissionRejectedError) -> Any:
     """Tell every client that was refused when to come again: whole seconds, and never too early."""
@@ -42,7 +51,7 @@ def create_count() -> Any:
 
 @app.get("/tasks/<task_id>")
 def get_status(task_id: str) -> Any:
-    return {"id": task_id, "status": TaskReceipt.from_id(task_id).status()}
+    return {"id": task_id, "status": task_of_caller(task_id).status()}
 
 
 @app.get("/tasks/<task_id>/result")
@@ -50,7 +59,7 @@ def get_result(task_id: str) -> Any:
     """Return the result; a client may `wait` some seconds for it."""
     wait = min(request.args.get("wait", 0.0, type=float), LONGEST_WAIT)
     try:
-        return jsonify(id=task_id, result=TaskReceipt.from_id(task_id).result(timeout=wait))
+        return jsonify(id=task_id, result=task_of_caller(task_id).result(timeout=wait))
     except ResultTimeout:
         return {"id": task_id, "detail": "Not yet."}, 202
     except TaskFailedError as error:
@@ -61,4 +70,4 @@ def get_result(task_id: str) -> Any:
 
 @app.delete("/tasks/<task_id>")
 def cancel_task(task_id: str) -> Any:
-    return {"id": task_id, "outcome": TaskReceipt.from_id(task_id).cancel()}
+    return {"id": task_id, "outcome": task_of_caller(task_id).cancel()}

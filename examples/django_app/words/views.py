@@ -43,6 +43,15 @@ class RelierErrors:
         return None
 
 
+def task_of_caller(request: HttpRequest, task_id: str) -> TaskReceipt:
+    """Return the receipt for an id from a URL.
+
+    Here an application looks the id up among the tasks of `request.user`, and raises `Http404` when it is not there:
+    else whoever knows an id reads and cancels, and ids that somebody made up fill the store with marks.
+    """
+    return TaskReceipt.from_id(task_id)
+
+
 @csrf_exempt
 @require_POST
 def create_count(request: HttpRequest) -> HttpResponse:
@@ -55,7 +64,7 @@ def create_count(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "DELETE"])
 def task(request: HttpRequest, task_id: str) -> HttpResponse:
     """Tell the task's status, or cancel it."""
-    receipt = TaskReceipt.from_id(task_id)
+    receipt = task_of_caller(request, task_id)
     if request.method == "DELETE":
         return JsonResponse({"id": task_id, "outcome": receipt.cancel()})
     return JsonResponse({"id": task_id, "status": receipt.status()})
@@ -66,7 +75,7 @@ def get_result(request: HttpRequest, task_id: str) -> HttpResponse:
     """Return the result; a client may `wait` some seconds for it."""
     wait = min(float(request.GET.get("wait", 0)), LONGEST_WAIT)
     try:
-        return JsonResponse({"id": task_id, "result": TaskReceipt.from_id(task_id).result(timeout=wait)})
+        return JsonResponse({"id": task_id, "result": task_of_caller(request, task_id).result(timeout=wait)})
     except ResultTimeout:
         return JsonResponse({"id": task_id, "detail": "Not yet."}, status=202)
     except TaskFailedError as error:
