@@ -26,8 +26,9 @@ from relier.brokers.rabbitmq_consumer import RabbitmqConsumer
 from relier.brokers.rabbitmq_publisher import NoSuchQueue, Publisher
 from relier.brokers.rabbitmq_session import Session, Sessions
 from relier.errors import RelierConfigError
+from relier.knowledge import newness
 from relier.preflight import Finding
-from relier.queues import is_internal, lane_of
+from relier.queues import is_internal, is_lane, lane_of
 from relier.settings import Settings, get_settings
 from relier.urls import safe_url
 
@@ -227,7 +228,9 @@ class RelierRabbitmqBroker(OwnBroker):
         """Begin to consume a queue on the server. Raises Dramatiq's `ConnectionClosed`, or pika's `ChannelClosed`."""
         self.ensure_queue(queue_name)
         try:
-            return self._wired().sessions.open(self.on_server(queue_name), prefetch)
+            # Copies of the store go to workers of newer releases first: those of older ones may have to decline them.
+            priority = newness(self) if is_lane(queue_name) else 0
+            return self._wired().sessions.open(self.on_server(queue_name), prefetch, priority)
         except pika.exceptions.ChannelClosedByBroker as error:
             if error.reply_code != 404:
                 raise

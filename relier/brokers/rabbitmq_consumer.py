@@ -17,7 +17,7 @@ from dramatiq.errors import ConnectionClosed, DecodeError
 from relier.brokers.rabbitmq_connection import describe
 from relier.brokers.rabbitmq_session import RabbitmqDelivery, Session
 from relier.errors import RelierConfigError
-from relier.queues import is_internal
+from relier.queues import is_internal, is_lane
 from relier.store.connection import UNAVAILABLE
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ FIRST_PAUSE = 0.02
 REFUSED_PAUSE = 1.0
 #: Most sessions that are left behind at once: with a prefetch of 16, room for some 500 failures in a second.
 MOST_BEHIND = 32
+#: For so long (s) after a copy of the store that its code cannot run, a worker takes no further ones than its prefetch
+#: allows before those are settled: workers that can run them shall come first.
+MODESTY = 1.0
 #: Longest wait (s) at the end until acknowledgements have left: those that wait for durability included.
 FAREWELL = 2.5
 #: Names undecodable bytes, the same at each delivery.
@@ -62,6 +65,8 @@ class RabbitmqConsumer(Consumer):
         #: A delivery that the store is to take, and why it cannot be decoded.
         self._stuck: tuple[RabbitmqDelivery, Exception | None] | None = None
         self._pause = FIRST_PAUSE
+        #: When a copy of the store was declined last.
+        self._declined_at = -MODESTY
 
     # -- the consumer thread ------------------------------------------------------------------------------------
 
@@ -73,7 +78,7 @@ class RabbitmqConsumer(Consumer):
             time.sleep(PAUSE)
             return None
         session = self._session
-        if session is not None and session.is_open and session.is_crowded():
+        if session is not None and session.is_open and session.is_crowded() and not self._is_modest():
             session = self._leave_behind(session)
         if session is None or not session.is_open:
             session = self._session = self._open()
@@ -81,6 +86,10 @@ class RabbitmqConsumer(Consumer):
         if session is None or arrived is None:
             return None
         return self._offer(*self._decode(session, *arrived))
+
+    def _is_modest(self) -> bool:
+        """Whether this worker is too old for copies of the store: then it takes no more of them than its share."""
+        return time.monotonic() - self._declined_at < MODESTY
 
     def _open(self) -> Session | None:
         try:
@@ -135,11 +144,17 @@ class RabbitmqConsumer(Consumer):
             broker = self.broker
             if broker.refuse(delivery):
                 return True
-            return not is_internal(self.queue_name) and (broker.keep_delay(delivery) or broker.decline(delivery))
+            return not is_internal(self.queue_name) and (broker.keep_delay(delivery) or self._declines(delivery))
         logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
         task_id = str(uuid.uuid5(_RAW, sha256(delivery.raw).hexdigest()))
         self.broker.dead_letter_raw(delivery, task_id, error)
         return True
+
+    def _declines(self, delivery: RabbitmqDelivery) -> bool:
+        declined = self.broker.decline(delivery)
+        if declined and is_lane(self.queue_name):
+            self._declined_at = time.monotonic()
+        return declined
 
     def _leave_behind(self, session: Session) -> Session | None:
         """Go on with a new session, so that messages which wait for the store's disk hold up no others."""

@@ -38,12 +38,14 @@ class Session:
       sessions: whose connection is used.
       queue: its name on the server.
       prefetch: most unsettled messages.
+      priority: consumers of a higher one get messages first, as long as they may have more.
     """
 
-    def __init__(self, sessions: Sessions, queue: str, prefetch: int) -> None:
+    def __init__(self, sessions: Sessions, queue: str, prefetch: int, priority: int = 0) -> None:
         self.queue = queue
         self._sessions = sessions
         self._prefetch = prefetch
+        self._priority = priority
         #: Set once messages may come, or it is known that none will.
         self.opened = threading.Event()
         #: Why it ended; None while it is alive.
@@ -173,7 +175,10 @@ class Session:
             return
         channel.add_on_cancel_callback(lambda _: self.end("the queue was deleted"))
         channel.basic_qos(prefetch_count=self._prefetch)
-        self._consumer_tag = channel.basic_consume(self.queue, self._message, callback=lambda _: self.opened.set())
+        arguments = {"x-priority": self._priority} if self._priority else None
+        self._consumer_tag = channel.basic_consume(
+            self.queue, self._message, callback=lambda _: self.opened.set(), arguments=arguments
+        )
 
     def _message(self, channel: Any, method: Any, _: Any, body: bytes) -> None:
         if not self._retired:
@@ -233,9 +238,9 @@ class Sessions:
         """Have the connection's thread call a function."""
         self._link.call(function)
 
-    def open(self, queue: str, prefetch: int) -> Session:
+    def open(self, queue: str, prefetch: int, priority: int = 0) -> Session:
         """Consume a queue. Raises Dramatiq's `ConnectionClosed`, or pika's `ChannelClosed` when the server refuses."""
-        session = Session(self, queue, prefetch)
+        session = Session(self, queue, prefetch, priority)
         with self._lock:
             self._all.add(session)
         self._link.call(self._start)

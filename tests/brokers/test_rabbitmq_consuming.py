@@ -6,13 +6,15 @@ import time
 from typing import Any
 
 import dramatiq
+import pytest
 import redis
 from dramatiq import Message
 
 from relier.brokers.rabbitmq import RelierRabbitmqBroker
 from relier.brokers.rabbitmq_consumer import RabbitmqConsumer
-from relier.store import durability
-from tests.brokers.bench import Bench
+from relier.envelope import Stamp, stamped
+from relier.store import durability, shard_of
+from tests.brokers.bench import PATIENCE, Bench
 from tests.brokers.conftest import Benches
 
 
@@ -372,3 +374,31 @@ def test_the_settings_build_this_broker(benches: Benches, rabbitmq: Any, vhost: 
     broker = default_broker(benches(rabbitmq, vhost).settings)
     assert isinstance(broker, RelierRabbitmqBroker)
     assert not broker.shares_redis
+
+
+def test_the_stores_copies_go_to_newer_code_first_and_one_that_is_too_old_takes_few(
+    bench: Bench, benches: Benches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relier.brokers.rabbitmq_consumer.MODESTY", 10 * PATIENCE)
+    newer = benches(bench.server, bench.vhost)
+    newer.quick.options["schema_version"] = 2
+    monkeypatch.setattr(bench.store.custody, "when_durable", lambda pledge, then: None)  # A disk that takes its time.
+    old, new = (each.broker.consume("default.DQ", prefetch=4, timeout=50) for each in (bench, newer))
+    assert next(old) is next(new) is None
+    bench.wait(lambda: bench.queue("default.DQ").consumers == 2, "both to consume")
+
+    def publish(count: int) -> None:
+        messages: list[Message[Any]] = [Message("default", "quick", (), {}, {}) for _ in range(count)]
+        stamps = [Stamp(m.message_id, shard_of(m.message_id), payload_version=2) for m in messages]
+        bench.broker.publish_many([stamped(m, stamp) for m, stamp in zip(messages, stamps, strict=True)])
+
+    publish(4)
+    assert all(fetched(newer, new) for _ in range(4))
+    publish(10)
+    bench.wait(lambda: next(old) or bench.counters().get("declined") == 4, "what the newer one has no room for")
+    for _ in range(10):
+        assert next(old) is None
+    assert bench.counters()["declined"] == 4
+    assert (bench.queue("default.DQ").ready, bench.queue("default.DQ").unacked) == (6, 8)
+    for consumer in (old, new):
+        consumer.close()
