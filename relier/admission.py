@@ -18,9 +18,9 @@ from dramatiq import Broker, Message
 
 from relier.admission_limits import Limits
 from relier.backlog import Backlog
-from relier.errors import AdmissionRejectedError
 from relier.meter import Meter
 from relier.queues import is_internal
+from relier.refusals import rejected, too_deep, too_many
 from relier.settings import Settings
 from relier.store.admissions import Admissions, Limit, Report, parse_lease
 from relier.store.quick_line import QuickLine
@@ -35,8 +35,6 @@ PATIENCE_SHARED = 1.0
 WARN_EVERY = 30.0
 #: How many meters a process keeps; of more, the idle ones are dropped.
 METERS_KEPT = 10_000
-#: The shortest time (s) after which a refused task is told to come again.
-SOONEST = 0.001
 
 Needs = Sequence[tuple[Meter, int]]
 
@@ -107,7 +105,7 @@ class Admission:
         if is_internal(message.queue_name):
             return
         if self._backlog is not None:
-            self._refuse_deep({message.queue_name}, 1)
+            self._refuse_deep(self._backlog, {message.queue_name}, 1)
         own = self._limits.of(message)
         if not own:
             meter, now = self._global, time.monotonic()
@@ -125,7 +123,7 @@ class Admission:
                 counted.update((self._limits.everything, *self._limits.of(message)))
                 queues.add(message.queue_name)
         if self._backlog is not None:
-            self._refuse_deep(queues, counted[self._limits.everything])
+            self._refuse_deep(self._backlog, queues, counted[self._limits.everything])
         if counted:
             self._enter(counted, counted[self._limits.everything])
 
@@ -143,7 +141,7 @@ class Admission:
         start = time.monotonic()
         for limit, count in counted.items():
             if count > limit.most and not always:
-                raise _never(limit, count)
+                raise too_many(limit, count)
         if not self._leasing.acquire(timeout=self._patience):
             self._fail_open(counted, tasks, redis.TimeoutError("no answer in time"))
             return
@@ -162,7 +160,7 @@ class Admission:
             else:
                 self._pending.rejected += tasks
         if not always:
-            raise self._rejection(refused)
+            raise rejected(refused.limit, refused.opens_at - time.monotonic())
 
     def _lease(self, needs: Needs, start: float, always: bool) -> Meter | None:
         """Use a permit of each meter, and lease those that are missing; returns a meter that has none.
@@ -173,48 +171,51 @@ class Admission:
             now = time.monotonic()
             refused = [(meter, count) for meter, count in needs if meter.refuses(count, now)]
             if refused and not always:
-                return max((meter for meter, _ in refused), key=lambda meter: meter.opens_at)
+                return _last_to_open(refused)
             taken = [(meter, count) for meter, count in needs if meter.take(count, now)]
-            lacking = [need for need in needs if need not in taken and need not in refused]
-            told = [self._told(meter, now) for meter, _ in lacking]
-            wanted = [meter.wanted(count, now) for meter, count in lacking]
+        lacking = [need for need in needs if need not in taken and need not in refused]
         try:
-            refused += self._ask(lacking, wanted, told, start) if lacking else []
+            refused += self._ask(lacking, start) if lacking else []
         except BaseException:
-            with self._lock:
-                for meter, count in taken:
-                    meter.give_back(count)
+            self._return(taken)
             raise
-        with self._lock:
-            for meter, count in refused if always else ():
-                meter.force(count, time.monotonic())
-            for meter, count in (*taken, *lacking) if refused and not always else ():
-                if (meter, count) not in refused:
-                    meter.give_back(count)
-        return max((meter for meter, _ in refused), key=lambda meter: meter.opens_at, default=None)
+        if always:
+            self._force(refused)
+        elif refused:
+            self._return([need for need in (*taken, *lacking) if need not in refused])
+        return _last_to_open(refused)
 
-    def _ask(self, needs: Needs, wanted: list[int], told: list[Report], start: float) -> list[tuple[Meter, int]]:
+    def _return(self, needs: Needs) -> None:
+        with self._lock:
+            for meter, count in needs:
+                meter.give_back(count)
+
+    def _force(self, needs: Needs) -> None:
+        with self._lock:
+            for meter, count in needs:
+                meter.force(count, time.monotonic())
+
+    def _ask(self, needs: Needs, start: float) -> list[tuple[Meter, int]]:
         """Lease permits in one round trip and use what is needed of them; returns what was refused."""
         request = self._admissions().request
-        zipped = list(zip(needs, wanted, told, strict=True))
-        calls = [request(meter.limit, want, count, report) for (meter, count), want, report in zipped]
+        with self._lock:
+            now = time.monotonic()
+            told = [self._told(meter, now) for meter, _ in needs]
+            wanted = [meter.wanted(count, now) for meter, count in needs]
+        parts = list(zip(needs, wanted, told, strict=True))
+        calls = [request(meter.limit, want, count, report) for (meter, count), want, report in parts]
         asked_at = time.monotonic()
         try:
-            replies = self._line.run(calls, start + self._patience)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
+            leases = [parse_lease(reply) for reply in self._line.run(calls, start + self._patience)]
         except BaseException:
-            with self._lock:
-                for report in told:
-                    self._keep(report)
+            self._keep(told)
             raise
-        refused = []
         with self._lock:
-            for (meter, count), reply, report in zip(needs, replies, told, strict=True):
-                if not meter.receive(parse_lease(reply), count, asked_at, report):
-                    refused.append((meter, count))
-        return refused
+            granted = [
+                meter.receive(lease, count, asked_at, report)
+                for ((meter, count), _, report), lease in zip(parts, leases, strict=True)
+            ]
+        return [need for need, given in zip(needs, granted, strict=True) if not given]
 
     def _told(self, meter: Meter, now: float) -> Report:
         if meter is not self._global:
@@ -222,11 +223,13 @@ class Admission:
         pending, self._pending = self._pending, _Pending()
         return meter.report(now, admitted=pending.admitted, rejected=pending.rejected, failed_open=pending.failed_open)
 
-    def _keep(self, report: Report) -> None:
+    def _keep(self, reports: Iterable[Report]) -> None:
         """Tell the counters again: the store may not have heard them."""
-        self._pending.admitted += report.admitted
-        self._pending.rejected += report.rejected
-        self._pending.failed_open += report.failed_open
+        with self._lock:
+            for report in reports:
+                self._pending.admitted += report.admitted
+                self._pending.rejected += report.rejected
+                self._pending.failed_open += report.failed_open
 
     def _meter(self, limit: Limit) -> Meter:
         meter = self._meters.get(limit)
@@ -244,26 +247,14 @@ class Admission:
             if meter is self._global or meter.until > now or meter.refused_until > now or meter.forced
         }
 
-    def _refuse_deep(self, queues: Iterable[str], tasks: int) -> None:
-        assert self._backlog is not None
-        wait, queue = max(((self._backlog.wait_for(queue), queue) for queue in queues), default=(0.0, ""))
+    def _refuse_deep(self, backlog: Backlog, queues: Iterable[str], tasks: int) -> None:
+        wait, queue = max(((backlog.wait_for(queue), queue) for queue in queues), default=(0.0, ""))
         if wait:
             with self._lock:
                 self._pending.rejected += tasks
-            raise AdmissionRejectedError(
-                f"Admission rejected: too many tasks wait in queue {queue!r}; try again in {wait:.3f} s.", wait
-            )
+            raise too_deep(queue, wait)
 
     # -- what is said -------------------------------------------------------------------------------------------
-
-    def _rejection(self, meter: Meter) -> AdmissionRejectedError:
-        limit = meter.limit
-        wait = max(SOONEST, meter.opens_at - time.monotonic())
-        return AdmissionRejectedError(
-            f"Admission rejected: {limit.most} tasks in {limit.window:g} s are the limit{_of(limit)};"
-            f" try again in {wait:.3f} s.",
-            wait,
-        )
 
     def _fail_open(self, counted: Counter[Limit], tasks: int, error: Exception) -> None:
         now = time.monotonic()
@@ -289,21 +280,8 @@ class Admission:
             self._line.close()
 
 
-def _never(limit: Limit, count: int) -> AdmissionRejectedError:
-    return AdmissionRejectedError(
-        f"Admission rejected: {count} tasks at once can never be admitted, {limit.most} in {limit.window:g} s are the"
-        f" limit{_of(limit)}; push them in smaller batches.",
-        limit.window,
-    )
-
-
-def _of(limit: Limit) -> str:
-    kind, _, rest = limit.scope.partition(":")
-    if kind == "global":
-        return ""
-    if kind == "actor":
-        return f" of actor {rest!r}"
-    return f" of key {rest.partition(':')[2]!r} of actor {rest.partition(':')[0]!r}"
+def _last_to_open(needs: Needs) -> Meter | None:
+    return max((meter for meter, _ in needs), key=lambda meter: meter.opens_at, default=None)
 
 
 def admission_of(broker: Broker) -> Admission | None:

@@ -130,8 +130,10 @@ class Admissions:
         return sum(self._runner.run(forget, self._keys.admission(shard), (self._now(),)) for shard in range(SHARDS))
 
 
-def parse_lease(reply: Sequence[Any]) -> Lease:
-    """Return what the store answered to a request."""
+def parse_lease(reply: Any) -> Lease:
+    """Return what the store answered to a request. Raises an error that it replied."""
+    if isinstance(reply, Exception):
+        raise reply
     granted, usable, epoch, bucket, opens_in, used = map(int, reply)
     return Lease(granted, usable / 1e6, epoch, bucket, opens_in / 1e6, used)
 
