@@ -128,7 +128,11 @@ class EventLoops:
         """Let those that have not begun on a blocked loop begin on a fresh one; new guests go there as well."""
         with self._lock:
             if get_event_loop_thread() is place.thread:
-                fresh = self._place_of(start_loop())
+                try:
+                    fresh = self._place_of(start_loop())
+                except RuntimeError:
+                    logger.exception("There is no fresh event loop to be had.")
+                    return
                 place.loop.call_soon_threadsafe(self._goes_on, place)
             else:
                 fresh = self._current()

@@ -144,12 +144,27 @@ class CoroutineRun:
         if not asked and not self._decide(why):
             return
         self.cancel()
-        is_over = any(self._over.wait(WAKE_INTERVAL) for _ in range(LOOKS_FOR_CLEANUP))
+        is_over = self._cleans_up()
         if asked and not self._decide(why):
             return
         if not is_over and not self._heard and self._began_at is not None:
             self._raise_blocked(why)
         raise why
+
+    def _cleans_up(self) -> bool:
+        """Give the coroutine its time for clean-up; returns whether it is over.
+
+        A loop that has not heard of it although nobody's code holds it is slow, and its time does not count.
+        """
+        looks = 0
+        for _ in range(LOOKS_BEFORE_MOVE):
+            if self._over.wait(WAKE_INTERVAL):
+                return True
+            is_slow = not self._heard and self._began_at is not None and self._place.blocker() is None
+            looks += not is_slow
+            if looks == LOOKS_FOR_CLEANUP:
+                return False
+        return False
 
     def _decide(self, why: BaseException) -> bool:
         """Let nothing count that the coroutine does from now on. False: it is over."""

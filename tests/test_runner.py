@@ -304,6 +304,46 @@ def test_a_task_that_a_coroutine_started_is_its_own_affair(bench: Bench) -> None
     assert isinstance(bench.outcome("innocent"), LoopBlocked)
 
 
+def test_a_loop_that_is_only_slow_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody's code is to be seen on it: it may be the machine."""
+    bench.start("t", bench.pause, Limits(0.2))
+    bench.began("t")
+    held, looks = threading.Event(), []
+
+    def hold() -> None:
+        held.set()
+        bench.gate.wait(60)
+
+    def blocker() -> None:
+        looks.append(1)
+        if len(looks) > 5:
+            bench.gate.set()
+
+    bench.home.loop.call_soon_threadsafe(hold)
+    assert held.wait(30)
+    monkeypatch.setattr(bench.runs["t"]._place, "blocker", blocker)
+    assert isinstance(bench.outcome("t"), HardTimeoutError)
+    assert get_event_loop_thread() is bench.home
+    assert caplog.records == []
+
+
+def test_without_a_thread_to_be_had_the_loop_stays(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("relier.event_loops.start_loop", refuse)
+    bench.start("blocker", bench.block, Limits(0.05))
+    assert isinstance(bench.outcome("blocker"), HardTimeoutError)
+    wait_until(lambda: "There is no fresh event loop to be had." in caplog.text, 30, "the log line")
+    bench.gate.set()
+    bench.start("next", lambda: give(1))
+    assert bench.outcome("next") == 1
+
+
 def test_what_does_not_begin_goes_to_a_fresh_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relier.runner.LOOKS_BEFORE_MOVE", 3)
     bench.start("blocker", bench.block)
