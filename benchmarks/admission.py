@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from relier.settings import Settings
 from tests import guard, sources
+from tests.servers import RedisServer
 from tests.waiting import wait_until
 
 TIMES, READY, GO = "hammer", "ready", "go"
@@ -32,14 +33,18 @@ TIMES, READY, GO = "hammer", "ready", "go"
 LEAST_USED = 0.95
 
 
-def produce() -> None:
-    """Push without end."""
+def produce(patience: float = 0.0) -> None:
+    """Push without end; with patience (s), a slow store is not taken for one that is away."""
     import dramatiq
 
     from relier import AdmissionRejectedError, rl_actor
     from relier.brokers import default_broker
     from relier.store.client import connect
 
+    if patience:
+        from relier import admission
+
+        admission.PATIENCE = admission.PATIENCE_SHARED = patience
     broker = default_broker()
     dramatiq.set_broker(broker)
     client = connect(Settings())
@@ -81,10 +86,12 @@ class Hammer:
     Parameters:
       folder: for their output.
       settings: theirs, by field name.
+      patience: see `produce`.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], patience: float = 0.0) -> None:
         self._folder = folder
+        self._command = [sys.executable, "-c", f"from benchmarks.admission import produce; produce({patience})"]
         self._environ = {f"RELIER_{name.upper()}": str(value) for name, value in settings.items()}
         self._producers: list[subprocess.Popen[bytes]] = []
         self.started = 0
@@ -94,13 +101,19 @@ class Hammer:
         self.started += 1
         with (self._folder / f"producer-{self.started}").open("wb") as out:
             producer = subprocess.Popen(
-                [sys.executable, "-c", "from benchmarks.admission import produce; produce()"],
+                self._command,
                 env={**os.environ, **self._environ},
                 stdout=out,
                 stderr=out,
             )
         guard.watch(producer.pid)
         self._producers.append(producer)
+
+    def go(self, store: RedisServer) -> None:
+        """Let them push, once all are ready."""
+        with store.client() as client:
+            wait_until(lambda: int(client.get(READY) or 0) >= self.started, 120, "the producers")
+            client.set(GO, 1)
 
     def kill(self, producer: subprocess.Popen[bytes] | None = None) -> None:
         """Kill a producer, any of them."""
@@ -159,9 +172,7 @@ def main() -> None:
             hammer = Hammer(Path(folder), settings)
             for _ in range(args.producers):
                 hammer.start()
-            with store.client() as client:
-                wait_until(lambda: int(client.get(READY) or 0) == args.producers, 120, "the producers")
-                client.set(GO, 1)
+            hammer.go(store)
             for _ in range(args.kills or 1):
                 time.sleep(args.seconds / (args.kills or 1))
                 if args.kills:

@@ -9,18 +9,21 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dramatiq
 import pytest
 from dramatiq import Broker, group, pipeline
 
+from benchmarks.admission import Hammer, most_in_a_window, noted
 from relier import AdmissionRejectedError, install, rl_actor
 from relier.admission import admission_of
 from relier.admission_limits import check_options
 from relier.brokers.redis import RelierRedisBroker
 from relier.settings import Settings
 from tests.conftest import PrivateServers
+from tests.servers import RedisServer
 from tests.waiting import wait_until
 
 #: A window that no test outlasts.
@@ -349,3 +352,24 @@ def test_a_connection_that_was_closed_is_made_again(brokers: Brokers, caplog: py
     broker.connection.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     wait_until(lambda: _pushes(actor), 60, "a push over new connections")
     assert used(broker) >= 1
+
+
+# -- many processes -------------------------------------------------------------------------------------------------
+
+
+def test_processes_that_hammer_a_limit_never_exceed_it(store_url: str, server: RedisServer, tmp_path: Path) -> None:
+    """Two of them are killed meanwhile. Only tasks that were admitted in a window for certain are counted in it."""
+    limit, window = 100, 1.0
+    settings = {"redis_url": store_url, "admission_limit": limit, "admission_window": window}
+    hammer = Hammer(tmp_path, settings, patience=60.0)
+    try:
+        for _ in range(4):
+            hammer.start()
+        hammer.go(server)
+        for tasks in (limit // 2, 2 * limit, 3 * limit):
+            wait_until(lambda least=tasks: len(noted(store_url)) > least, 60, "admitted tasks")  # type: ignore[misc]
+            hammer.kill()
+    finally:
+        told = hammer.end()
+    assert told == ""
+    assert 0 < most_in_a_window(noted(store_url), window) <= limit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from dramatiq import pipeline
 
@@ -15,7 +17,10 @@ def test_retries_and_later_stages_go_on_when_the_limit_is_used_up(fleets: Fleets
     fleet = fleets(admission_limit=2, admission_window=3600)
     actors = fleet.actors
     actors.flaky.push(2)
-    pipeline([actors.quick.message(1), actors.quick.message(), actors.quick.message()], broker=fleet.broker).run()
+    stages: Any = pipeline(
+        [actors.quick.message(1), actors.quick.message(), actors.quick.message()], broker=fleet.broker
+    )
+    stages.run()
     with pytest.raises(AdmissionRejectedError):
         actors.quick.push(3)
 
