@@ -105,7 +105,7 @@ def _named(kind: Kind) -> str:
 
 
 def _verdict(found: Outlook) -> str:
-    if found.without_path:
-        return f"{len(found.without_path)} kinds of work have no path to this code."
+    if stuck := len(found.without_path):
+        return f"{stuck} kind{'s' * (stuck > 1)} of work without a path to this code."
     known = "Everything that can be read has" if found.unread else "Everything has"
     return f"{known} a path to this code."
