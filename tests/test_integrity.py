@@ -26,7 +26,7 @@ from relier.store import Due, Suspicion, shard_of
 from tests.test_canonical import JSON, same
 
 #: The same examples in every run, without a limit to their time: a loaded machine must not make them fail.
-steadily = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+steadily = settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 OLD, NEW = "old:" + 32 * "a", "new:" + 32 * "b"
 signing = Integrity(KeyRing.parse(NEW))
