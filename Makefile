@@ -33,8 +33,8 @@ lint: $(STAMPS)/dev  ## check style and types
 	$(BIN)/mypy || failed=1; \
 	exit $$failed
 
-bench: $(STAMPS)/dev  ## measure against plain Dramatiq
-	@$(BIN)/rl bench $(ARGS)
+bench: $(STAMPS)/dev  ## compare throughput and push with plain Dramatiq (needs redis-server)
+	@$(BIN)/python benchmarks/throughput.py $(ARGS)
 
 storm: $(STAMPS)/dev  ## ten minutes of random faults (SECONDS=600 SEED=… BROKER=redis|two-redises|rabbitmq)
 	@$(BIN)/python -m benchmarks.storm $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(BROKER),--broker $(BROKER))
