@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from dramatiq import Message
 from relier.knowledge import FleetView, Knowledge
 from relier.publisher import FED, PIECE, Publisher
 from relier.settings import Settings
-from relier.store import SHARDS, Sending, Store
+from relier.store import SHARDS, KeyTerms, Sending, Store
 from relier.sweeper import Sweeper
 
 
@@ -158,3 +160,19 @@ def test_a_sweep_looks_at_the_fleet_again_while_there_is_more_to_publish(
     sweeper.stop()
     sweeper.store.close()
     broker.close()
+
+
+def test_keys_whose_waiters_are_not_all_let_go_are_work_for_at_once(store: Store, publisher: Publisher) -> None:
+    """Nothing is published for them, so this alone must not end the sweep."""
+    terms = KeyTerms("k", "wait", False, False, ttl=60, in_flight=60, retention=60, result_ttl=60)
+    owner, *waiters = (replace(sending, key=terms) for sending in _sendings([7] * 251))
+    fence = store.tasks.claim("w1", owner, b"n", 0, slot_free=True).fence
+    for waiter in waiters:
+        store.tasks.claim("w1", waiter, b"n", 0, slot_free=True)
+    protections = json.dumps({"key": terms.terms()})
+    assert store.tasks.commit("w1", owner, fence, hooks=False, protections=protections)
+    assert store.counters()["completed"] == 101
+
+    _all(publisher)
+
+    assert store.counters()["completed"] == 251
