@@ -81,7 +81,7 @@ def test_no_reference_leads_anywhere_else(files: CheckpointFiles, reference: str
     files.remove("t", reference)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "truncated", "longer", "empty", "gone", "a bomb"])
+@pytest.mark.parametrize("damage", ["flipped", "another", "truncated", "longer", "empty", "gone", "a bomb"])
 def test_a_damaged_file_is_told_of_and_not_returned(
     files: CheckpointFiles, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
@@ -90,6 +90,7 @@ def test_a_damaged_file_is_told_of_and_not_returned(
     raw = path.read_bytes()
     changed = {
         "flipped": raw[:3000] + bytes([raw[3000] ^ 1]) + raw[3001:],
+        "another": raw.partition(b"\n")[0] + b"\n" + zlib.compress(os.urandom(5000)),
         "truncated": raw[:3000],
         "longer": raw.partition(b"\n")[0] + b"\n" + zlib.compress(os.urandom(9000)),
         "empty": b"",

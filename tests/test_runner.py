@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -373,9 +373,9 @@ def test_the_soft_hook_gets_the_context_once(bench: Bench, caplog: pytest.LogCap
         await asyncio.sleep(0)
         hook(ctx)
 
-    bench.start("t", bench.pause, Limits(600.0, 0.05, async_hook if is_async else hook))
+    coroutine = bench.start("t", bench.pause, Limits(600.0, 0.05, async_hook if is_async else hook))
     wait_until(lambda: told, 30, "the hook")
-    time.sleep(0.3)
+    assert coroutine._soft.at == math.inf
     bench.gate.set()
     assert bench.outcome("t") == "done"
     assert told == ["t"]
@@ -415,8 +415,10 @@ def test_a_soft_hook_that_never_ends_delays_nothing(bench: Bench, is_async: bool
 
 
 def test_no_soft_hook_is_called_after_the_end(bench: Bench) -> None:
+    """Its time had come, but its thread began late."""
     told: list[Any] = []
-    bench.start("t", lambda: give(1), Limits(600.0, 0.1, told.append))
+    coroutine = bench.start("t", lambda: give(1), Limits(600.0, 500.0, told.append))
     assert bench.outcome("t") == 1
-    time.sleep(0.3)
+    coroutine._soft.pass_(bench.home.loop, coroutine._context)
+    wait_until(lambda: "relier-soft-timeout" not in {t.name for t in threading.enumerate()}, 30, "the thread's end")
     assert told == []
