@@ -69,7 +69,7 @@ def _order(what: str, named: list[str], wait: bool, timeout: float | None, as_js
         fleet = store.fleet.workers()
         chosen = list(dict.fromkeys(find_worker(fleet, name) for name in named))
         if what == "restart":
-            _refuse_shared(fleet, chosen)
+            refuse_shared(fleet, chosen)
         outcomes = [order(store, worker, what, wait, timeout) for worker in chosen]
     if as_json:
         print_json([asdict(outcome) for outcome in outcomes])
@@ -94,7 +94,8 @@ def _listed(workers: Iterable[str]) -> str:
     return ", ".join(workers)
 
 
-def _refuse_shared(fleet: dict[str, dict[str, Any]], chosen: list[str]) -> None:
+def refuse_shared(fleet: dict[str, dict[str, Any]], chosen: list[str]) -> None:
+    """Raise `RelierError` when a restart of one of these would end others."""
     for worker in chosen:
         hosting = fleet[worker].get("hosting")
         if hosting == Hosting.SHARED:

@@ -18,7 +18,7 @@ from relier.store import Store
 from relier.supervisor import LONGEST_PAUSE, Slot, Supervisor, worker_command
 from relier_cli.worker import check_flags
 from tests.conftest import PrivateServers
-from tests.processes import Started, actors, alive, rl, rl_json
+from tests.processes import Started, actors, alive, rl_json
 from tests.waiting import wait_until
 
 
@@ -106,35 +106,21 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path, store: Store) -
         assert not alive(worker)
 
 
-def test_a_restarted_worker_is_replaced_at_once_and_a_drained_one_is_not(tmp_path: Path, store: Store) -> None:
-    url = url_of(store)
-    with supervised(tmp_path, url) as supervisor:
-        first, second = sorted(wait_for(store, 2))
-        old, other = (identity_of(store, pid) for pid in (first, second))
+def test_a_drained_worker_is_not_replaced_and_the_supervisor_ends_with_the_last_one(
+    tmp_path: Path, store: Store
+) -> None:
+    with supervised(tmp_path, url_of(store), processes=1) as supervisor:
+        wait_for(store, 1)
+        (worker,) = store.fleet.workers()
 
-        (restarted,) = rl_json(tmp_path, "worker", "restart", old, "--wait", redis_url=url)
+        (drained,) = rl_json(tmp_path, "worker", "drain", socket.gethostname(), "--wait", redis_url=url_of(store))
 
-        assert (restarted["worker"], restarted["state"]) == (old, "restarted")
-        assert restarted["successor"] in store.fleet.workers()
-        assert {*wait_for(store, 2)} > {second}
-        assert not alive(first)
-        assert "A worker is restarted." in supervisor.output
-        assert "A worker process ended; starting another." not in supervisor.output
-
-        (drained,) = rl_json(tmp_path, "worker", "drain", other, "--wait", redis_url=url)
-
-        assert drained == {"worker": other, "state": "ended", "successor": None}
-        wait_until(lambda: "A worker was drained; its place stays empty." in supervisor.output, 60, "its word")
-        assert list(store.fleet.workers()) == [restarted["successor"]]
-
-        assert rl(tmp_path, "worker", "drain", socket.gethostname(), redis_url=url).returncode == 0
+        assert drained == {"worker": worker, "state": "ended", "successor": None}
         assert supervisor.ended() == 0, supervisor.output
+    assert "A worker was drained; its place stays empty." in supervisor.output
     assert "Every worker was drained; ending." in supervisor.output
+    assert "A worker process ended" not in supervisor.output
     assert store.fleet.workers() == {}
-
-
-def identity_of(store: Store, pid: int) -> str:
-    return next(worker for worker, told in store.fleet.workers().items() if told["pid"] == pid)
 
 
 def _field(status: Path, name: str) -> str:

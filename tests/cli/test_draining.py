@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,8 @@ from relier.errors import RelierError
 from relier.hosting import Hosting
 from relier.settings import Settings
 from relier.store import Store
-from relier_cli.draining import find_worker
-from tests.cli.conftest import CommandLine
+from relier_cli import draining
+from relier_cli.draining import find_worker, refuse_shared
 from tests.conftest import PrivateServers
 from tests.processes import Started, actors, alive, rl, rl_json, run
 from tests.waiting import wait_until
@@ -41,14 +39,9 @@ def test_an_ambiguous_name_and_an_unknown_one_name_the_candidates() -> None:
 
 
 @pytest.mark.parametrize("hosting", [Hosting.SHARED, Hosting.EMBEDDED])
-def test_a_worker_whose_end_would_end_others_is_not_restarted(rl: CommandLine, store: Store, hosting: Hosting) -> None:
-    store.fleet.register("w1", {"host": "here", "hosting": hosting})
-
-    done = rl("worker", "restart", "w1")
-
-    assert done.returncode == 1
-    assert "Worker w1 " in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_worker_whose_end_would_end_others_is_not_restarted(hosting: Hosting) -> None:
+    with pytest.raises(RelierError, match=r"^Worker w1 .* Restart that "):
+        refuse_shared({"w1": {"hosting": hosting}}, ["w1"])
 
 
 def test_one_of_several_processes_stays_up_drained_and_the_others_go_on(
@@ -62,11 +55,12 @@ def test_one_of_several_processes_stays_up_drained_and_the_others_go_on(
         wait_until(lambda: len(store.fleet.workers()) == 2, 60, "two workers")
         first, second = store.fleet.workers()
         pids = {worker: int(told["pid"]) for worker, told in store.fleet.workers().items()}
-        assert rl(tmp_path, "worker", "restart", first, redis_url=url).returncode == 1
+        done = rl(tmp_path, "worker", "restart", first, redis_url=url)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
 
-        (drained,) = rl_json(tmp_path, "worker", "drain", first, "--wait", redis_url=url)
+        drained = draining.order(store, first, "drain", wait=True, timeout=None)
 
-        assert drained == {"worker": first, "state": "drained", "successor": None}
+        assert drained.state == "drained"
         rows = rl_json(tmp_path, "worker", "status", redis_url=url)["workers"]
         assert {row["id"]: row["state"] for row in rows} == {first: "drained", second: "alive"}
         assert run(tmp_path, "push", redis_url=url).returncode == 0
@@ -90,23 +84,16 @@ def test_a_worker_alone_and_a_resurrector_end_when_they_are_drained(
         fleet = store.fleet.workers()
         names = sorted(fleet, key=lambda name: fleet[name]["role"])
 
-        done = rl_json(tmp_path, "worker", "drain", *names, "--wait", redis_url=url)
+        done = [draining.order(store, name, "drain", wait=True, timeout=None) for name in names]
 
-        assert [(outcome["worker"], outcome["state"]) for outcome in done] == [(name, "ended") for name in names]
+        assert [outcome.state for outcome in done] == ["ended", "ended"]
         assert worker.ended() == resurrector.ended() == 0, worker.output + resurrector.output
     store.close()
 
 
-def test_a_worker_that_does_not_answer_is_reported(tmp_path: Path, private_server: PrivateServers) -> None:
-    url = private_server().url
-    store = Store.from_settings(Settings(redis_url=url))
-    with Started(tmp_path, "dramatiq", "relier.workers", actors(tmp_path), "-p", "1", redis_url=url):
-        ((name, told),) = wait_until(store.fleet.workers, 60, "a worker").items()
-        os.kill(told["pid"], signal.SIGSTOP)
+def test_a_worker_that_does_not_answer_is_reported(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draining, "ANSWER", 0.2)
+    store.fleet.register("w1", {"host": "here", "hosting": Hosting.ALONE})
 
-        done = rl(tmp_path, "worker", "drain", name, redis_url=url)
-
-        assert done.returncode == 1
-        assert f"Worker {name} does not answer." in done.stderr
-        os.kill(told["pid"], signal.SIGKILL)
-    store.close()
+    with pytest.raises(RelierError, match=r"^Worker w1 does not answer\."):
+        draining.order(store, "w1", "drain", wait=False, timeout=None)

@@ -110,7 +110,7 @@ def test_at_a_second_signal_what_runs_is_put_back_like_a_dead_workers(fleets: Fl
     assert counters["crashes"] == 1
 
 
-@where(("rabbitmq",))
+@where(("embedded",))
 def test_a_worker_that_cannot_reach_the_store_ends_and_nothing_is_lost(fleets: Fleets, private_ground: Ground) -> None:
     fleet = fleets(graceful_shutdown_timeout=0.5)
     worker, running, fetched = _fed_worker(fleet, gated=2)
@@ -176,3 +176,6 @@ def test_a_rolling_restart_under_load_loses_nothing_and_commits_nothing_twice(fl
     assert deploy.run(1) == []
 
     assert deploy.restarts == 2
+    supervisor = deploy.fleet.processes[0]
+    assert supervisor.text().count("A worker is restarted.") == 2
+    assert "A worker process ended; starting another." not in supervisor.text()
