@@ -108,8 +108,12 @@ class Execution:
             except Interrupt as interrupt:  # Each step may be repeated, but for the user code.
                 if self._result is _NOT_RETURNED and self._error is None:
                     self._error = interrupt
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # or the traceback and this frame hold each other
         return self._result
 
     def _advance(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
