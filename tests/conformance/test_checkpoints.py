@@ -54,11 +54,7 @@ def test_the_run_after_a_crash_finds_what_the_killed_one_kept(fleets: Fleets, tm
 @where(("embedded",))
 @pytest.mark.parametrize(
     ("point", "size", "begins"),
-    [
-        ("checkpoint-written", 200_000, [0, 0]),
-        ("checkpoint-recorded", 200_000, [0, 1]),
-        ("checkpoint-recorded", 10, [0, 1]),
-    ],
+    [("checkpoint-written", 200_000, [0, 0]), ("checkpoint-recorded", 200_000, [0, 1])],
 )
 def test_a_crash_around_a_write_leaves_the_old_one_or_the_new_one(
     fleets: Fleets, tmp_path: Path, point: str, size: int, begins: list[int]

@@ -10,7 +10,7 @@ import pytest
 
 from relier_cli.dlq import letter
 from tests.conformance.conftest import Fleets
-from tests.conformance.topologies import cases
+from tests.conformance.topologies import cases, where
 from tests.integration.harness import Harness
 
 SWALLOWS = "A cancelled coroutine does not end; it cannot commit any more."
@@ -69,6 +69,7 @@ def test_a_coroutine_that_does_not_stop_cannot_commit_and_others_go_on(fleet: Ha
     assert worker.stop() == 0
 
 
+@where(("embedded",))
 def test_a_worker_stops_although_a_coroutine_blocks_its_loop(fleets: Fleets) -> None:
     fleet = fleets(graceful_shutdown_timeout=1)
     worker = fleet.worker()
