@@ -187,7 +187,7 @@ class EventLoops:
         return self._place_of(thread)
 
     def _place_of(self, thread: EventLoopThread) -> Place:
-        place = self._places.setdefault(thread, Place(thread))
+        place = self._places.get(thread) or self._places.setdefault(thread, Place(thread))
         if self._home is None or not self._home.thread.is_alive():
             self._home = place
         return place

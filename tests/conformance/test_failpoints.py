@@ -34,6 +34,8 @@ LOOK_POINTS = ("leased", "observed")
 BURY_POINTS = ("before-declare", "declared", "buried-some", "before-give-back", "buried")
 SWEEP_POINTS = (*LOOK_POINTS, *BURY_POINTS, *PUBLISH_POINTS)
 HAND_OVER_POINTS = ("handed-over",)
+#: Steps of a checkpoint that is a file; see `test_checkpoints`.
+CHECKPOINT_POINTS = ("checkpoint-written", "checkpoint-recorded")
 
 
 def test_every_failpoint_of_the_code_is_tested() -> None:
@@ -42,7 +44,7 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
         name for file in source.rglob("*.py") for name in re.findall(r'failpoints\.hit\("([^"]+)"\)', file.read_text())
     }
 
-    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *SWEEP_POINTS, *HAND_OVER_POINTS}
+    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *SWEEP_POINTS, *HAND_OVER_POINTS, *CHECKPOINT_POINTS}
 
 
 EMBEDDED, BOTH = ("embedded",), ("embedded", "rabbitmq")
