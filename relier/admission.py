@@ -28,7 +28,7 @@ from relier.store.quick_line import QuickLine
 logger = logging.getLogger(__name__)
 
 #: Longest time (s) for which a store that hangs delays a push.
-PATIENCE = 0.08
+PATIENCE = 0.06
 #: The same where the broker is the same Redis: the message could not be sent either.
 PATIENCE_SHARED = 1.0
 #: The warning of a failed check is logged at most once in so many seconds.
