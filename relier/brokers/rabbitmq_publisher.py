@@ -13,6 +13,7 @@ from typing import Any
 import pika
 
 from relier.brokers.rabbitmq_connection import Link, Parameters, closed
+from relier.brokers.rabbitmq_frames import Frames
 from relier.brokers.rabbitmq_loop import send_at_once
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,6 @@ PUBLISH_TIMEOUT = 15.0
 RECONNECT_PAUSES = (0.05, 0.15, 0.3)
 #: How often a message is sent at most, when its connection is lost unconfirmed each time.
 SENDINGS = 3
-
-_PERSISTENT = pika.BasicProperties(delivery_mode=2)
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +83,7 @@ class Publisher:
         self._sent: dict[int, Outgoing] = {}
         self._tag = 0
         self._channel: Any = None
+        self._frames: Any = None
         self._ready = False
         self._blocked = ""
         #: How often in a row no connection could be made.
@@ -143,7 +143,7 @@ class Publisher:
         self._tag += 1
         message.sendings += 1
         self._sent[self._tag] = message
-        self._channel.basic_publish("", message.queue, message.body, _PERSISTENT, mandatory=True)
+        self._frames.publish(message.queue, message.body)
 
     def _up(self, connection: pika.SelectConnection) -> None:
         connection.add_on_connection_blocked_callback(self._now_blocked)
@@ -151,7 +151,7 @@ class Publisher:
         connection.channel(on_open_callback=self._opened)
 
     def _opened(self, channel: Any) -> None:
-        self._channel, self._tag = channel, 0
+        self._channel, self._tag, self._frames = channel, 0, Frames(channel)
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_return_callback(self._returned)
         channel.confirm_delivery(self._confirmed, self._selected)
