@@ -47,6 +47,8 @@ class Drain:
         #: Set once nothing of this worker's runs any more, as far as the store is concerned.
         self.drained = threading.Event()
         self._ends = threading.Event()
+        #: Whether the worker has joined the fleet; before that it takes no task.
+        self.joined = False
         #: Set once this worker has left the fleet, or could not.
         self.over = threading.Event()
         #: Whether everything was handed over and the fleet knows that this worker has left.

@@ -150,11 +150,10 @@ def end_in_order(drain: Drain | None) -> None:
     Dramatiq's main thread ends the process first where nothing holds it up. A second caller returns at once.
 
     Parameters:
-      drain: the worker's, or None when it has not joined the fleet, and so has nothing to hand over.
+      drain: the worker's, or None while its modules are imported.
     """
-    if drain is None:
-        log.info("This worker ends before it took any task.")
-        _exit(0)
+    if drain is None or not drain.joined:
+        _end_before_work(drain)
     if not _begun.acquire(blocking=False):
         return
     latest = max(drain.begin(), time.monotonic()) + END_WITHIN
@@ -168,6 +167,16 @@ def end_in_order(drain: Drain | None) -> None:
     while not drain.is_stuck and time.monotonic() < latest:
         time.sleep(LOOK)
     log.info("Everything is handed over; ending without the threads that are still busy.")
+    _exit(drain.exit_code)
+
+
+def _end_before_work(drain: Drain | None) -> NoReturn:
+    log.info("This worker ends before it took any task.")
+    if drain is None:
+        _exit(0)
+    leaving = threading.Thread(target=drain.process.leave, daemon=True)
+    leaving.start()
+    leaving.join(END_WITHIN)
     _exit(drain.exit_code)
 
 

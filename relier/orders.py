@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -45,4 +46,8 @@ def obey(process: WorkerProcess, drain: Drain) -> None:
 def _end_when_drained(process: WorkerProcess, drain: Drain) -> None:
     """End by Dramatiq's main process, which would take an end of ours alone for a crash; it passes SIGTERM on to us."""
     drain.drained.wait()
-    os.kill(os.getppid() if process.role == "worker" else os.getpid(), signal.SIGTERM)
+    main = multiprocessing.parent_process()
+    if process.role != "worker":
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif main is not None and main.pid == os.getppid():  # Else it is gone, and this worker ends anyhow.
+        os.kill(os.getppid(), signal.SIGTERM)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -66,12 +68,13 @@ class Heartbeat(Middleware):
         consumed = worker.consumer_whitelist or {q_name(queue) for queue in broker.get_declared_queues()}
         self._takes_all = not worker.consumer_whitelist
         self._stopping = False
-        drain = Drain(process, worker, self._let_go)
+        drain = self.installation.drain = Drain(process, worker, self._let_go)
         process.chores.append(lambda: self._end_if_crippled(worker, drain))
         obey(process, drain)
         process.start(tuple(sorted(consumed)), worker.worker_threads)
         process.quarters.begin_boot()
-        self.installation.process, self.installation.drain = process, drain
+        self.installation.process = process
+        drain.joined = True
         if settings.resurrection_enabled and process.role == "worker":
             self._sweeper = SweeperThread(process)
             self._sweeper.start()
@@ -89,16 +92,9 @@ class Heartbeat(Middleware):
         if not self._stopping and (lost := lost_threads(worker)) and not self._stopping:
             self._stopping = True
             logger.error("A thread of this worker ended; the worker ends as well.", extra={"threads": lost})
-            drain.exit_code = KILLED
-            self._end(drain)
-
-    def _end(self, drain: Drain) -> None:
-        """Let the drain bring this process to its end, unless that is somebody else's: then it only drains."""
-        if drain.process.hosting is Hosting.EMBEDDED or drain.process.role != "worker":
-            drain.begin()
-            drain.end()
-        else:
-            threading.Thread(target=end_in_order, args=(drain,), name="relier-ending", daemon=True).start()
+            if _owns_process(drain.process):
+                drain.exit_code = KILLED
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _let_go(self) -> None:
         if self._sweeper is not None:
@@ -110,8 +106,14 @@ class Heartbeat(Middleware):
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self._stopping = True
-        if self.installation.drain is not None:
-            self._end(self.installation.drain)
+        drain = self.installation.drain
+        if drain is None:
+            return
+        if _owns_process(drain.process):
+            threading.Thread(target=end_in_order, args=(drain,), name="relier-ending", daemon=True).start()
+        else:
+            drain.begin()
+            drain.end()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Leave. Under Dramatiq's command line the process then ends with what the drain says as its code."""
@@ -121,5 +123,10 @@ class Heartbeat(Middleware):
         if process is None or drain is None:
             return
         code = drain.exit_code if process.stop() else KILLED
-        if code and process.hosting is not Hosting.EMBEDDED and process.role == "worker":
+        if code and _owns_process(process):
             raise SystemExit(code)
+
+
+def _owns_process(process: WorkerProcess) -> bool:
+    """Whether the process is there for this worker alone: one of Dramatiq's command line."""
+    return process.role == "worker" and process.hosting is not Hosting.EMBEDDED

@@ -177,5 +177,5 @@ def test_a_rolling_restart_under_load_loses_nothing_and_commits_nothing_twice(fl
 
     assert deploy.restarts == 2
     supervisor = deploy.fleet.processes[0]
-    assert supervisor.text().count("A worker is restarted.") == 2
+    assert supervisor.text().count("A worker is restarted.") == 2, supervisor.text()
     assert "A worker process ended; starting another." not in supervisor.text()
