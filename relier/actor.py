@@ -171,6 +171,8 @@ def rl_actor(
         what Relier makes of a failure by itself.
       schema_version: Version of the payload that the function takes, from 1. Raise it when its arguments change, and
         register a migration from the version before (`SchemaRegistry`).
+      admission_limit, admission_window, admission_key: At most so many tasks in so many seconds, of the actor or of
+        each key (a template or a function of the arguments).
       idempotent: `True`: of all tasks with the same arguments one completes, within `idempotency_ttl`. Default: False.
       idempotency_key: What makes two tasks the same, instead of all arguments: a function of the arguments (None: this
         task has no key), or a template such as `"order:{order_id}"`.

@@ -18,6 +18,7 @@ from dramatiq import Broker, Message
 
 from relier.admission_limits import Limits
 from relier.backlog import Backlog
+from relier.errors import RelierStartupError
 from relier.meter import Meter
 from relier.queues import is_internal
 from relier.refusals import rejected, too_deep, too_many
@@ -40,9 +41,7 @@ Needs = Sequence[tuple[Meter, int]]
 
 
 @dataclass(slots=True)
-class _Pending:
-    """Counts that the store is told with the next request."""
-
+class _Pending:  # what the store is told with the next request
     admitted: int = 0
     rejected: int = 0
     failed_open: int = 0
@@ -147,7 +146,7 @@ class Admission:
             return
         try:
             refused = self._lease([(self._meter(limit), count) for limit, count in counted.items()], start, always)
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, OSError, RelierStartupError) as error:  # The last: there is no embedded server.
             self._fail_open(counted, tasks, error)
             return
         finally:
