@@ -76,11 +76,15 @@ class DeferredCommits:
         return len(self._waiting)
 
     def may_wait(self, broker: Broker, run: Run) -> bool:
-        """Whether a run's commit may be put aside: no hooks act on its end, and its crash would be its first."""
+        """Whether a run's commit may be put aside.
+
+        Nobody's hooks act on its end, its crash would be its first, and this worker goes on to another task.
+        """
         if broker.middleware != self._middleware:
             self._middleware = list(broker.middleware)
             self._nobody_looks = not any(_looks(middleware) for middleware in self._middleware)
-        return self._nobody_looks and isinstance(run.message, Delivery) and not (run.crashes or run.stamp.suspicion)
+        ordinary = isinstance(run.message, Delivery) and not (run.crashes or run.stamp.suspicion)
+        return self._nobody_looks and ordinary and not self._process.state
 
     def put(self, run: Run, commit: Commit) -> None:
         """Put the calling thread's commit aside."""
@@ -153,7 +157,7 @@ class DeferredCommits:
             failpoints.hit("committed")
         elif run.phase is Phase.RUNNING:
             self._give_away(run)
-        elif not deferred.answered:
+        elif run.phase is Phase.LOST and not deferred.answered:
             logger.warning("A run came too late: its task has moved on.", extra={"task": run.task_id})
             self._process.runs.remove(run)
         deferred.answer()

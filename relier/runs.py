@@ -41,7 +41,7 @@ class Run:
     worker_id: str
     #: The store connections' generation at its beginning: another one at its end means doubt.
     generation: int = 0
-    nonce: bytes = field(default_factory=lambda: next(_nonces).to_bytes(5, "big"))
+    nonce: bytes = field(default_factory=lambda: (next(_nonces) % 2**32).to_bytes(4, "big"))
     fence: int = 0
     attempt: int = 0
     crashes: int = 0
