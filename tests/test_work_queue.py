@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from queue import Empty
+
 import dramatiq
+import pytest
 from dramatiq.broker import MessageProxy
 from dramatiq.worker import _WorkQueueItem
 
 from relier.deferred import DeferredCommits
 from relier.work_queue import RecoveryFirst
+
+#: Longer than a test may take.
+PATIENCE = 3600.0
 
 
 class Idle(DeferredCommits):
@@ -33,3 +39,17 @@ def test_a_worker_runs_orphans_before_what_it_prefetched_but_never_before_what_i
         queue.put(one)
     order = [queue.get().message.actor_name for _ in range(6)]
     assert order == ["urgent", "orphan", "orphan too", "prefetched", "prefetched too", "less urgent orphan"]
+
+
+def test_a_draining_worker_turns_away_what_waits_and_what_still_comes() -> None:
+    queue, turned_away = RecoveryFirst(Idle()), []
+    for one in (item("urgent", "default", priority=-1), item("first", "default"), item("second", "default")):
+        queue.put(one)
+
+    queue.turn_away(lambda message: turned_away.append(message.actor_name))
+    queue.put(item("late", "default"))
+
+    assert turned_away == ["second", "first", "urgent", "late"]  # Each goes to the head of its queue.
+    assert queue.unfinished_tasks == 0
+    with pytest.raises(Empty):
+        queue.get(timeout=PATIENCE)  # Whoever waits for work looks soon whether it is to end.

@@ -60,7 +60,9 @@ class Heartbeat(Middleware):
         settings = self.installation.settings
         adapter = adapter_of(broker)
         adapter.begin_work()
-        adapter.resume()  # An earlier worker of this process may have been drained.
+        if self.installation.process is not None:  # An earlier worker of this process left, and is being buried.
+            adapter.renew_broker_id()
+            adapter.resume()
         if adapter.delays_in_store:  # So this lane carries orphans: share them.
             worker.delay_prefetch = worker.queue_prefetch
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)
