@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dramatiq import get_encoder
 
 from relier import failpoints
-from relier.errors import CheckpointTooLargeError, StaleFenceError
+from relier.errors import CheckpointTooLargeError, StaleFenceError, StoreError, StoreUnavailableError
 from relier.runs import Phase, Run
 
 if TYPE_CHECKING:
@@ -95,8 +95,10 @@ class Checkpoint:
         failpoints.hit("checkpoint-written")
         try:
             self._record("f", reference.encode())
-        except BaseException:
-            files.remove(run.task_id, reference)
+        except (StoreError, StaleFenceError) as error:
+            # Refused. What else cuts a run short, an interrupt too, may come after the store took note.
+            if not isinstance(error, StoreUnavailableError):
+                files.remove(run.task_id, reference)
             raise
 
     def _record(self, where: Where, kept: bytes) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import redis
+from dramatiq.middleware import Shutdown
 
 from relier import CheckpointTooLargeError, StaleFenceError, TaskContext
 from relier.checkpoint_files import CheckpointFiles
 from relier.checkpoints import SMALL, Checkpoint
 from relier.envelope import Stamp
+from relier.errors import StoreUnavailableError
 from relier.runs import Phase, Run
 from relier.settings import Settings
 from tests.store.desk import SHARD, Desk
@@ -148,6 +150,23 @@ def test_an_overtaken_run_keeps_nothing(worker: Worker, tmp_path: Path, data: An
     assert list(tmp_path.rglob("*.ckpt")) == []
     worker.crash("w2")
     assert worker.run("w3").partial_result == "by the second"
+
+
+@pytest.mark.parametrize("error", [Shutdown("now"), StoreUnavailableError("away")])
+def test_a_file_that_the_store_knows_outlives_what_cuts_its_run_short(worker: Worker, error: BaseException) -> None:
+    context = worker.run()
+    context.set_partial_sync(HUGE)
+
+    def cut_short(call: Any) -> None:
+        call()
+        raise error
+
+    worker.process.patiently = cut_short
+    with pytest.raises(type(error)):
+        context.set_partial_sync({**HUGE, "page": 5})
+    worker.process.patiently = lambda call: call()
+    worker.crash()
+    assert worker.run("w2").partial_result["page"] == 5
 
 
 def test_a_run_that_is_over_asks_nobody(worker: Worker) -> None:
