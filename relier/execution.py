@@ -29,6 +29,7 @@ from relier.hooks import (
     encode_failure,
     has_failure_hooks,
     replayed_failure,
+    text_of,
 )
 from relier.process import WorkerProcess
 from relier.results import Returned, kept_for, prepared_result
@@ -288,6 +289,8 @@ class Execution:
 
     def _call(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         failpoints.hit("running")
+        if run.phase is Phase.LOST:
+            raise RunCancelled("the run was lost before its code began")
         original = coroutine_function(self.fn)
         current.set(run)
         try:
@@ -299,6 +302,8 @@ class Execution:
             start = partial(self._await, original, args, kwargs)
             self._coroutine = coroutine = CoroutineRun(start, self.process.loops, limits, run)
             run.cancel = coroutine.cancel
+            if run.stops:  # Asked a moment before.
+                coroutine.cancel()
             self._result = coroutine.wait()
         except MemoryError as error:
             free_memory(error)
@@ -419,7 +424,7 @@ class Execution:
         policy = RetryPolicy.of(self.message.options, self.actor.options)
         decision = decide(error, run.attempt, policy)
         run.exhausted = decision.exhausted
-        summary = f"{type(error).__name__}: {error}"[:300]
+        summary = f"{type(error).__name__}: {text_of(error)}"[:300]
         return Failure(
             retry=decision.retry,
             delay=decision.delay_seconds,

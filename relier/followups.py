@@ -14,7 +14,7 @@ from relier.admission import admission_of
 from relier.arrivals import arrived_signed
 from relier.envelope import Stamp, keeping_stamps, stamp_follow_up, stamp_of, version_of
 from relier.errors import UnsignableError
-from relier.hooks import encode_failure
+from relier.hooks import encode_failure, text_of
 from relier.idempotency import key_of_follow_up
 from relier.integrity import Integrity
 from relier.runs import Run
@@ -106,4 +106,4 @@ def send_callback(
 
 def described(error: BaseException) -> dict[str, str]:
     """Describe a failure as Dramatiq does for `on_failure`."""
-    return {"type": type(error).__name__, "message": str(error)}
+    return {"type": type(error).__name__, "message": text_of(error)}

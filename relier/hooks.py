@@ -74,13 +74,21 @@ def decode_result(encoded: bytes) -> Any:
     return get_encoder().decode(encoded)["result"] if encoded else None
 
 
+def text_of(error: BaseException) -> str:
+    """Return an exception's text. One that cannot tell it is a failure like any other."""
+    try:
+        return str(error)
+    except Exception as why:
+        return f"<its text cannot be told: {type(why).__name__}>"
+
+
 def encode_failure(error: BaseException, **more: Any) -> bytes:
     """Return a failure as the DLQ and a replay of the hooks need it."""
     lines = traceback.format_exception(error)
     failure = {
         "type": type(error).__name__,
         "module": type(error).__module__,
-        "message": str(error)[:MESSAGE_KEPT],
+        "message": text_of(error)[:MESSAGE_KEPT],
         "traceback": "".join(lines)[-TRACEBACK_KEPT:],
         **more,
     }

@@ -221,8 +221,7 @@ class WorkerProcess:
 
     def _lose(self, run: Run) -> None:
         run.phase = Phase.LOST
-        if run.cancel is not None:
-            run.cancel()
+        run.stop()
 
     # -- waiting for the store ----------------------------------------------------------------------------------
 
@@ -382,8 +381,7 @@ class WorkerProcess:
 
     def _cancel(self, message: dict[str, Any]) -> None:
         for run in self.runs.find(str(message.get("task"))):
-            if run.cancel is not None:
-                run.cancel()
+            run.stop()
 
     def hand_over(self, run: Run, why: str) -> bool:
         """Give a run to another worker: fence first, then cancel. False when it was no longer ours.
@@ -400,8 +398,7 @@ class WorkerProcess:
                 run.message.give_back = False
                 self.hand_custody(run)
         failpoints.hit("handed-over")
-        if run.cancel is not None:
-            run.cancel()
+        run.stop()
         return handed
 
     def _hand_over(self, run: Run, why: str) -> bool:

@@ -55,10 +55,18 @@ class Run:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     #: Cancels the user code where that is possible (async actors).
     cancel: Callable[[], None] | None = None
+    #: Whether the user code is to stop; noted as well because it may not have begun.
+    stops: bool = False
     #: What an earlier run left of its work, and where this one leaves its own; from the grant on.
     checkpoint: Checkpoint | None = None
     #: Held while the run is closed or adopted, so that one does not overtake the other.
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def stop(self) -> None:
+        """Ask the user code to stop where that is possible, or not to begin."""
+        self.stops = True
+        if (cancel := self.cancel) is not None:
+            cancel()
 
     @property
     def task_id(self) -> str:

@@ -14,7 +14,7 @@ from dramatiq.middleware import Middleware
 from relier import failpoints
 from relier.envelope import stamp_of
 from relier.execution import Execution
-from relier.hooks import results_of
+from relier.hooks import results_of, text_of
 from relier.lifecycle import claim_before_running, deliver, run_of, take_delivery
 from relier.queues import is_internal
 from relier.runs import Phase, Run
@@ -166,5 +166,5 @@ def _store_failure(broker: Broker, message: Any, error: BaseException) -> None:
     found = results_of(broker, message)
     if found is not None:
         results, ttl = found
-        kept = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+        kept = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {text_of(error)}")
         results.backend.store_exception(message, kept, ttl)

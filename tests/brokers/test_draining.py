@@ -11,7 +11,10 @@ import pytest
 from dramatiq import Worker
 
 from relier.brokers.redis import RelierRedisBroker
+from relier.execution import Execution
 from relier.process import WorkerProcess
+from relier.runs import Run
+from relier.schema import Arguments
 from relier.settings import Settings
 from tests.waiting import wait_until
 
@@ -95,3 +98,55 @@ def test_stopping_a_worker_of_ones_own_hands_over_what_takes_too_long(brokers: M
     again.start()
     wait_until(lambda: broker.store.counters().get("completed"), 30, "the second run")
     again.stop()
+
+
+@pytest.fixture
+def before_the_code(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[Run], object]]:
+    """Return a list to put something in that is done once, between a task's claim and its code."""
+    once: list[Callable[[Run], object]] = []
+    migrated = Execution._migrated
+
+    def doing(self: Execution, run: Run, *args: Any) -> Arguments:
+        if once:
+            once.pop()(run)
+        return migrated(self, run, *args)
+
+    monkeypatch.setattr(Execution, "_migrated", doing)
+    return once
+
+
+def test_code_that_has_not_begun_does_not_begin_after_the_hand_over(
+    brokers: Make, before_the_code: list[Callable[[Run], object]]
+) -> None:
+    broker, ran = brokers(), []
+
+    def work() -> None:
+        ran.append(1)
+
+    actor = dramatiq.actor(broker=broker)(work)
+    worker = Worker(broker, worker_threads=1, worker_timeout=100)
+    worker.start()
+    before_the_code.append(lambda run: _process(broker).hand_over(run, "shutdown"))
+    actor.send()
+    wait_until(lambda: broker.store.counters().get("completed"), 30, "the run under the next claim")
+    worker.stop()
+    assert broker.store.counters()["handed_over"] == 1
+    assert ran == [1]
+
+
+def test_a_cancellation_that_comes_before_the_code_is_not_forgotten(
+    brokers: Make, before_the_code: list[Callable[[Run], object]]
+) -> None:
+    broker, ran = brokers(), []
+
+    async def work() -> None:
+        ran.append(1)
+
+    actor = dramatiq.actor(broker=broker)(work)
+    worker = Worker(broker, worker_threads=1, worker_timeout=100)
+    worker.start()
+    before_the_code.append(lambda run: _process(broker)._handle({"type": "cancel", "task": run.task_id}))
+    actor.send()
+    wait_until(lambda: broker.store.counters().get("discarded"), 30, "the end of the cancelled task")
+    worker.stop()
+    assert ran == []

@@ -20,6 +20,7 @@ from relier import rl_actor, task_context
 from relier.installation import installation_of
 from relier.settings import Settings
 from relier.store import Store
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -189,3 +190,31 @@ def test_brokers_of_one_process_leave_each_other_alone(broker: StubBroker, setti
     finally:
         worker.stop()
     other.flush_all()
+
+
+class Speechless(Exception):
+    """An exception whose own text fails."""
+
+    def __str__(self) -> str:
+        raise AttributeError("nothing to say")
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_exception_that_cannot_tell_its_text_is_a_failure_like_any_other(broker: StubBroker, store: Store) -> None:
+    ran, told = [], []
+
+    @rl_actor(broker=broker)
+    def hear(message: dict[str, Any], failure: dict[str, str]) -> None:
+        told.append(failure["type"])
+
+    @rl_actor(broker=broker, max_retries=0, on_failure="hear")
+    def fail() -> None:
+        ran.append(1)
+        raise Speechless
+
+    receipt = fail.push()
+    wait_until(lambda: told, 30, "the callback")
+
+    assert receipt.status() == "dead"
+    assert (ran, told) == ([1], ["Speechless"])
+    assert store.counters().get("handed_over", 0) == 0
