@@ -12,6 +12,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import count
 from typing import Any
 
 import redis
@@ -44,6 +46,10 @@ UNAVAILABLE: tuple[type[Exception], ...] = (
 IDLE = 0.05
 
 
+#: How many shared lines a process has at most: as many as Dramatiq has threads by default. Further threads share them.
+LINES = 8
+
+
 def no_retries() -> Retry:
     """Return redis-py's retry policy for scripts: none (its default ran a timed-out script twice)."""
     return Retry(NoBackoff(), 0)
@@ -71,8 +77,7 @@ class ScriptRunner:
         self._local = threading.local()
         self._pid = os.getpid()
         self._connections: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
-        self._shared: AbstractConnection | None = None
-        self._line = SharedLine(self._exchange_shared)
+        self._lines = _Lines(self)
         #: Connections that may still deliver a call that was given up: server (its run id) and number there.
         self._given_up: set[tuple[bytes, int]] = set()
 
@@ -117,17 +122,19 @@ class ScriptRunner:
             self._after_fork()
         tails = [(len(keys), *keys, *args) for _, keys, args in calls]
         packed = [_packed("EVALSHA", call[0].sha, *t) for call, t in zip(calls, tails, strict=True)]
-        replies = list(self._line.call(*packed))
+        line = self._lines.mine()
+        replies = list(line.call(*packed))
         for i, reply in enumerate(replies):
             if isinstance(reply, redis.exceptions.NoScriptError):
-                (replies[i],) = self._line.call(_packed("EVAL", calls[i][0].source, *tails[i]))
+                (replies[i],) = line.call(_packed("EVAL", calls[i][0].source, *tails[i]))
         return replies
 
     def probe(self) -> None:
-        """See that the connection of `run_shared` is the one it was; `generation` has grown otherwise."""
+        """See that the connections of `run_shared` are those they were; `generation` has grown otherwise."""
         if self._pid != os.getpid():
             self._after_fork()
-        self._line.call(_packed("PING"))
+        for line in self._lines.used() or [self._lines.mine()]:
+            line.call(_packed("PING"))
 
     def command(self, *args: Argument) -> Any:
         """Run one plain command."""
@@ -144,11 +151,9 @@ class ScriptRunner:
     def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
         return self._exchange_on(self._connection(), commands)
 
-    def _exchange_shared(self, commands: Sequence[bytes]) -> list[Any]:
-        if self._shared is None:
-            self._shared = self._new_connection()
-        self._raise_if_closed(self._shared)
-        return self._exchange_on(self._shared, commands)
+    def _exchange_shared(self, connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
+        self._raise_if_closed(connection)
+        return self._exchange_on(connection, commands)
 
     def _exchange_on(self, connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
         if self._renew_if_closed(connection):
@@ -231,10 +236,46 @@ class ScriptRunner:
     def _after_fork(self) -> None:
         """Begin anew in a forked child: it must not share its parent's sockets."""
         self._local, self._pid, self._connections = threading.local(), os.getpid(), weakref.WeakSet()
-        self._shared, self._line = None, SharedLine(self._exchange_shared)
+        self._lines = _Lines(self)
         self._given_up = set()
 
     def close(self) -> None:
         """Close every thread's connection; a later call opens a new one."""
         for connection in list(self._connections):
             connection.disconnect()
+
+
+class _Lines:
+    """The lines that a process's threads share, each with a connection of its own.
+
+    With a single one the store idles while the thread that sends next wakes up.
+    """
+
+    def __init__(self, runner: ScriptRunner) -> None:
+        self._runner = runner
+        self._lines: list[SharedLine] = []
+        self._made = threading.Lock()
+        self._threads = count()
+        self._local = threading.local()
+
+    def mine(self) -> SharedLine:
+        """Return the calling thread's line, always the same one."""
+        line: SharedLine | None = getattr(self._local, "line", None)
+        if line is None:
+            with self._made:
+                number = next(self._threads) % LINES
+                line = self._lines[number] if number < len(self._lines) else self._another()
+                self._local.line = line
+        return line
+
+    def _another(self) -> SharedLine:
+        """Open another line, to the server that the others lead to: nobody would notice that it is a new one."""
+        line = SharedLine(partial(self._runner._exchange_shared, self._runner._new_connection()))
+        if self._lines:
+            line.call(_packed("PING"))
+            self._lines[0].call(_packed("PING"))
+        self._lines.append(line)
+        return line
+
+    def used(self) -> list[SharedLine]:
+        return list(self._lines)

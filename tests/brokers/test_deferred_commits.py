@@ -36,7 +36,8 @@ class Shop:
         #: Raised once in place of the replies to a commit and a claim that were carried out.
         self.lost: list[Exception] = []
         self._names = {script(name).sha.encode(): name for name in ("claim", "commit")}
-        self._exchange, self.store.runner._line._exchange = self.store.runner._line._exchange, self._watch
+        runner: Any = self.store.runner
+        self._exchange, runner._exchange_shared = runner._exchange_shared, self._watch
 
         @dramatiq.actor(broker=self.broker)
         def work(number: int) -> None:
@@ -50,8 +51,8 @@ class Shop:
         process: WorkerProcess = self.broker.__dict__["relier_installation"].process
         return process
 
-    def _watch(self, commands: Sequence[bytes]) -> list[Any]:
-        replies = self._exchange(commands)
+    def _watch(self, connection: Any, commands: Sequence[bytes]) -> list[Any]:
+        replies: list[Any] = self._exchange(connection, commands)
         trip = tuple(name for command in commands for sha, name in self._names.items() if sha in command)
         self.trips.append(trip)
         if self.lost and trip == ("commit", "claim"):
@@ -173,12 +174,13 @@ def test_a_run_that_is_handed_over_before_its_commit_runs_again(shop: Shop, monk
 def test_a_commit_that_fails_gives_its_task_back(shop: Shop) -> None:
     shop.push(3)
     shop.meanwhile = lambda number: shop.lost.append(redis.ResponseError("boom")) if len(shop.ran) == 1 else None
-    watch = shop.store.runner._line._exchange
+    runner: Any = shop.store.runner
+    watch = runner._exchange_shared
 
-    def refuse(commands: Sequence[bytes]) -> list[Any]:
-        return [shop.lost.pop(), *watch(commands[1:])] if shop.lost else watch(commands)
+    def refuse(connection: Any, commands: Sequence[bytes]) -> list[Any]:
+        return [shop.lost.pop(), *watch(connection, commands[1:])] if shop.lost else watch(connection, commands)
 
-    shop.store.runner._line._exchange = refuse
+    runner._exchange_shared = refuse
 
     shop.worker.start()
     shop.settle(3)
