@@ -210,13 +210,7 @@ class Execution:
         return self._skip(claim.verdict)
 
     def _drop_if_not_ours(self) -> None:
-        """Drop a copy whose delivery is void (R5): it goes back to the queue, or went back long ago.
-
-        One that a draining worker has not started goes back as well.
-        """
-        if self.process.state:
-            give_back(self.message)
-            self._skip("this worker is being drained")
+        """Drop a copy whose delivery is void (R5): it goes back to the queue, or went back long ago."""
         may_start = getattr(self.message, "may_start", None)
         if may_start is not None and not may_start():
             self._skip("void")
@@ -226,6 +220,9 @@ class Execution:
         raise SkippedByStore(f"The store says: {why}.")
 
     def _new_run(self) -> Run:
+        if self.process.state:  # Only before the first claim: one that was sent may still arrive (R5).
+            give_back(self.message)
+            self._skip("this worker is being drained")
         stamp = stamp_of(self.message)
         sending = sending_of(self.broker, self.message, stamp, self.process.settings)
         run = Run(self.message, stamp, sending, self.process.identity, self.process.generation)

@@ -25,8 +25,8 @@ def steps(scenario: Scenario, state: State, slot: int) -> Iterator[Step]:
 
 
 def _let_go(scenario: Scenario, state: State, slot: int, d: Delivery) -> Iterator[Step]:
-    """Return what was not begun, be its claim on its way; hand over what runs. Its code may run on for a while."""
-    if d.phase in ("fetched", "claim?"):
+    """Return what was not begun and never asked for; hand over what runs. Its code may run on for a while."""
+    if d.phase == "fetched" and not d.doubtful:
         returned = d._replace(phase="give_back" if scenario.rules.draining_returns else "skip")
         yield Step(f"{name(d.caller)} lets go of copy {d.stamp}", replace(state, slot, d, returned))
     elif d.phase == "running":

@@ -120,7 +120,7 @@ def _fenced(scenario: Scenario, state: State, slot: int, d: Delivery) -> State:
 
 
 def take(scenario: Scenario, state: State, slot: int, d: Delivery) -> Iterator[Step]:
-    if state.processes[slot].draining:
+    if state.processes[slot].draining and d.phase == "fetched" and not d.doubtful:
         return
     yield from (decline if state.processes[slot].old else claim)(scenario, state, slot, d)
 
