@@ -69,6 +69,8 @@ class DeferredCommits:
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
         self._waiting: dict[int, DeferredCommit] = {}
+        #: Threads that have put one aside since they last came to see to it, and are in their quarters for so long.
+        self._owing: set[int] = set()
         self._middleware: list[Any] = []
         self._nobody_looks = False
 
@@ -91,10 +93,15 @@ class DeferredCommits:
         deferred = DeferredCommit(run, commit)
         run.message.deferred = deferred
         self._waiting[deferred.thread] = deferred
+        self._owing.add(deferred.thread)
 
     def waits(self) -> bool:
-        """Whether the calling thread has put a commit aside."""
+        """Whether the calling thread has put a commit aside that is not sent."""
         return get_ident() in self._waiting
+
+    def owes(self) -> bool:
+        """Whether the calling thread is to `flush`: it has put a commit aside, which others may have sent since."""
+        return get_ident() in self._owing
 
     def take_along(self, send: Callable[[Commit | None], T]) -> T:
         """Return what `send` returns, which takes the calling thread's commit along. May be repeated when it raises."""
@@ -102,18 +109,21 @@ class DeferredCommits:
         return send(None) if deferred is None else self._close(deferred, send)
 
     def flush(self) -> None:
-        """Send the calling thread's commit, if there is one, and see to its answer. Never raises.
+        """Send the calling thread's commit, if there is one, see to its answer, and leave the quarters. Never raises.
 
         To be called before the thread waits for anything else.
         """
-        deferred = self._waiting.get(get_ident())
-        if deferred is None:
+        me = get_ident()
+        if me not in self._owing:
             return
-        try:
-            self._process.patiently(partial(self._close, deferred, _alone))
-        except Exception:  # This process is stopping without a store: somebody else will run the task again.
-            logger.debug("A commit could not be sent.", exc_info=True)
+        if (deferred := self._waiting.get(me)) is not None:
+            try:
+                self._process.patiently(partial(self._close, deferred, _alone))
+            except Exception:  # This process is stopping without a store: somebody else will run the task again.
+                logger.debug("A commit could not be sent.", exc_info=True)
         self._process.quarters.leave()
+        if me not in self._waiting:
+            self._owing.discard(me)
 
     def flush_all(self, only_old: bool = False) -> None:
         """Send every thread's commit; raises when the store is away. `only_old`: those that were there the last time.

@@ -47,7 +47,7 @@ class RecoveryFirst(PriorityQueue[Any]):
             self._empty(self._elsewhere)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        if self._deferred.waits():
+        if self._deferred.owes():
             try:
                 return super().get(block=False)
             except Empty:

@@ -13,6 +13,7 @@ from dramatiq import Message, Worker
 from dramatiq.middleware import Middleware
 
 from relier.brokers.redis import RelierRedisBroker
+from relier.brokers.redis_consumer import RedisConsumer
 from relier.deferred import DeferredCommits
 from relier.process import WorkerProcess
 from relier.settings import Settings
@@ -224,3 +225,21 @@ def test_the_beat_commits_for_a_thread_that_does_not_come_to_it(shop: Shop) -> N
     shop.meanwhile = lambda _: None
     threads[0].resume()
     shop.settle(2)
+
+
+def test_a_thread_whose_commit_the_beat_sent_leaves_its_quarters(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a task on its last chance waits for a neighbour that does nothing."""
+    acknowledge = RedisConsumer.ack
+
+    def late(self: RedisConsumer, message: Any) -> None:
+        acknowledge(self, message)
+        if message.actor_name == "work":
+            wait_until(shop.completed, 60, "the commit by the beat")
+
+    monkeypatch.setattr(RedisConsumer, "ack", late)
+    shop.push(1)
+
+    shop.worker.start()
+    shop.settle(1)
+
+    wait_until(lambda: not shop.process.quarters._inside, 10, "a thread that left")
