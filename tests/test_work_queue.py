@@ -18,7 +18,7 @@ class Idle(DeferredCommits):
     """No thread has put a commit aside."""
 
     def __init__(self) -> None:
-        self._waiting = {}
+        self._owing = set()
 
 
 def item(name: str, queue: str, priority: int = 0) -> _WorkQueueItem:
