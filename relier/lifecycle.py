@@ -9,7 +9,8 @@ from typing import Any
 from dramatiq.actor import Actor
 
 from relier.arrivals import take_in_hand
-from relier.execution import Delivery, Execution
+from relier.claiming import Delivery
+from relier.execution import Execution
 from relier.process import WorkerProcess
 from relier.queues import is_internal
 from relier.runner import coroutine_function

@@ -15,7 +15,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import TimeLimitExceeded
 
 import relier
-from relier import execution, rl_actor
+from relier import closing, execution, rl_actor
 from relier.installation import installation_of
 from relier.settings import Settings
 from tests.waiting import wait_until
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 class LateInterrupt:
-    """Raises a time limit at one of the lines that follow the user code in `relier.execution`."""
+    """Raises a time limit at one of the lines that follow the user code in `relier.execution` and `relier.closing`."""
 
     def __init__(self) -> None:
         self.line = 0
@@ -59,7 +59,8 @@ class LateInterrupt:
 def _may_be_interrupted(frame: FrameType) -> bool:
     """Whether an interrupt may come here. The interpreter lets none in between the end of a `with` and its exit."""
     name = frame.f_code.co_filename
-    return name == execution.__file__ and not linecache.getline(name, frame.f_lineno).strip().startswith("with ")
+    line = linecache.getline(name, frame.f_lineno).strip()
+    return name in (execution.__file__, closing.__file__) and not line.startswith("with ")
 
 
 @pytest.fixture

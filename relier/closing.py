@@ -1,0 +1,140 @@
+"""The last part of a run: commit, failure or discard, exactly once, and in the thread that claimed (R1)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from dramatiq.middleware import Interrupt, Shutdown
+
+from relier import failpoints
+from relier.brokers.lanes import give_back
+from relier.claiming import Claiming, Delivery
+from relier.errors import RunUnknownError
+from relier.failures import RetryPolicy, decide
+from relier.followups import send_failure_callback
+from relier.hooks import encode_failure, has_failure_hooks, text_of
+from relier.results import Returned, kept_for
+from relier.runner import LoopBlocked, RunCancelled
+from relier.runs import Phase, Run
+from relier.store import Failure
+
+logger = logging.getLogger(__name__)
+
+
+class Closing(Claiming):
+    """Tells the store how a claimed run ended."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        super().__init__(delivery)
+        #: Whether the commit was put aside: the thread leaves its quarters with that.
+        self._deferred = False
+        #: What the store answered when the run was closed.
+        self._answer: Any = None
+
+    def _close(self, run: Run, call: Callable[[], Any]) -> Any:
+        """Close the grant with one call of the store, exactly once; raises `SkippedByStore` when the run was lost."""
+        while True:
+            try:
+                answer = self._close_once(run, call)
+                break
+            except Interrupt:  # It was meant for the user code, which is over. The call may be repeated.
+                continue
+            except RunUnknownError:
+                logger.warning("The store lost a run; its copy goes back.", extra={"task": run.task_id})
+                run.phase = Phase.LOST
+                give_back(self.message)
+                self._give_up(run)
+        if answer in (False, "refused"):
+            logger.warning("A run came too late: its task has moved on.", extra={"task": run.task_id})
+            self._give_up(run)
+        return answer
+
+    def _close_once(self, run: Run, call: Callable[[], Any]) -> Any:
+        with run.lock:
+            if self._answer is None and run.phase is not Phase.RUNNING:
+                return False
+            if self._answer is None:  # Else an interrupt came in between.
+                self._answer = self.process.patiently(call)
+            run.phase = Phase.LOST if self._answer in (False, "refused") else Phase.CLOSED
+            return self._answer
+
+    def _give_up(self, run: Run) -> NoReturn:
+        """Leave a task that is no longer ours alone."""
+        self.process.runs.remove(run)
+        self.message.relier_run = None
+        self._skip("the run was lost")
+
+    def _commit(self, run: Run, returned: Returned) -> None:
+        """Close the run; when nobody waits for its end, together with this thread's next claim."""
+        if self._deferred:
+            return
+        hooks, protections = returned.hooks, returned.protections
+        if run.sending.key is not None:
+            protections["key"] = run.sending.key.terms()
+        commit = self.tasks.prepare_commit(
+            run.worker_id,
+            run.sending,
+            run.fence,
+            hooks=hooks,
+            result=returned.result,
+            protections=json.dumps(protections) if protections else "",
+        )
+        if not hooks and self.process.deferred.may_wait(self.broker, run):
+            self.process.deferred.put(run, commit)
+            self._deferred = True
+            return
+        self._close(run, commit.conclude)
+        run.hooks_pending, run.settles = hooks, True
+        failpoints.hit("committed")
+
+    def _failed(self, run: Run, error: BaseException) -> None:
+        """Record the failure; raises `SkippedByStore` when the run was lost."""
+        if isinstance(error, RunCancelled) or run.phase is Phase.LOST:
+            self._cancelled(run)
+        if isinstance(error, Shutdown | LoopBlocked):
+            self.process.hand_over(run, "shutdown" if isinstance(error, Shutdown) else str(error))
+            self._give_up(run)
+        failure = self._judge(run, error)
+        if failure.retry:
+            send_failure_callback(self.broker, self.process, run, error)
+        failpoints.hit("before-fail")
+        run.final_failure = not failure.retry
+        self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
+        failpoints.hit("failed")
+        self.process.hand_custody(run)
+        run.hooks_pending = run.final_failure and failure.hooks
+        run.settles = run.final_failure
+
+    def _cancelled(self, run: Run) -> NoReturn:
+        """Discard what was cancelled on request; a run that was lost before needs nothing more."""
+        self._discard(run, "cancelled")
+        self._skip("cancelled")
+
+    def _discard(self, run: Run, reason: str) -> None:
+        remember = self._remembered_for(reason)
+        self._close(run, lambda: self.tasks.discard(run.worker_id, run.sending, run.fence, reason, remember=remember))
+        run.settles = True
+
+    def _remembered_for(self, reason: str) -> float:
+        """Return how long (s) somebody may ask for this end: whoever waits for a result, or cancelled the task."""
+        settings = self.process.settings
+        kept = kept_for(self.broker, self.message, settings) / 1000
+        return kept or (settings.result_ttl if reason == "cancelled" else 0.0)
+
+    def _judge(self, run: Run, error: BaseException) -> Failure:
+        policy = RetryPolicy.of(self.message.options, self.actor.options)
+        decision = decide(error, run.attempt, policy)
+        run.exhausted = decision.exhausted
+        summary = f"{type(error).__name__}: {text_of(error)}"[:300]
+        return Failure(
+            retry=decision.retry,
+            delay=decision.delay_seconds,
+            counts=decision.counts_attempt,
+            hooks=has_failure_hooks(self.broker, self.message),
+            reason=decision.reason,
+            encoded=encode_failure(error, exhausted=decision.exhausted, retries=run.attempt),
+            summary=summary,
+        )
