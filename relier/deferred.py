@@ -160,8 +160,6 @@ class DeferredCommits:
 
     def _answered(self, deferred: DeferredCommit, ours: bool) -> None:
         run = deferred.run
-        if self._waiting.get(deferred.thread) is deferred:
-            del self._waiting[deferred.thread]
         if run.phase is Phase.CLOSED and ours:
             run.settles = True
             failpoints.hit("committed")
@@ -171,6 +169,8 @@ class DeferredCommits:
             logger.warning("A run came too late: its task has moved on.", extra={"task": run.task_id})
             self._process.runs.remove(run)
         deferred.answer()
+        if self._waiting.get(deferred.thread) is deferred:  # Last: whatever an interrupt cuts short is seen to again.
+            del self._waiting[deferred.thread]
 
     def _give_away(self, run: Run) -> None:
         logger.error("A run was not closed; its task is given back.", extra={"task": run.task_id})

@@ -10,7 +10,7 @@ import dramatiq
 import pytest
 import redis
 from dramatiq import Message, Worker
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Middleware, Shutdown
 
 from relier.brokers.redis import RelierRedisBroker
 from relier.brokers.redis_consumer import RedisConsumer
@@ -230,6 +230,25 @@ def test_the_beat_commits_for_a_thread_that_does_not_come_to_it(shop: Shop) -> N
     shop.meanwhile = lambda _: None
     threads[0].resume()
     shop.settle(2)
+
+
+def test_an_interrupt_right_after_the_reply_to_a_commit_leaves_no_copy_unacknowledged(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupts = [Shutdown("now")]
+
+    def hit(name: str) -> None:
+        if name == "committed" and interrupts and shop.completed() < 3:
+            raise interrupts.pop()
+
+    monkeypatch.setattr("relier.deferred.failpoints.hit", hit)
+    shop.push(3)
+
+    shop.worker.start()
+    shop.settle(3)
+
+    assert not interrupts
+    assert len(shop.process.runs) == 0
 
 
 def test_a_thread_whose_commit_the_beat_sent_leaves_its_quarters(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
