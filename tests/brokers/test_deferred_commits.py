@@ -179,7 +179,7 @@ def test_a_commit_that_fails_gives_its_task_back(shop: Shop) -> None:
     shop.push(3)
     shop.meanwhile = lambda number: shop.lost.append(redis.ResponseError("boom")) if len(shop.ran) == 1 else None
     runner: Any = shop.store.runner
-    watch = runner._exchange_shared
+    watch: Callable[[Any, Sequence[bytes]], list[Any]] = runner._exchange_shared
 
     def refuse(connection: Any, commands: Sequence[bytes]) -> list[Any]:
         if shop.lost and shop.name(commands[0]) == "commit":  # Not what another thread sends.

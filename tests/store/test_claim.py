@@ -110,7 +110,7 @@ def test_the_repeated_claim_of_a_worker_that_was_buried_meanwhile_is_fenced(desk
 def test_a_run_whose_owner_is_being_buried_is_taken_over_as_one_crash(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relier.store.tasks.BATCH", 1)
+    monkeypatch.setattr("relier.store.sweeping.BATCH", 1)
     first = desk.run(task="a")
     desk.run(task="b")
     assert desk.bury().left == 1
@@ -125,7 +125,7 @@ def test_a_run_whose_owner_is_being_buried_is_taken_over_as_one_crash(
 
 
 def test_a_take_over_beyond_the_limit_makes_a_dead_letter(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relier.store.tasks.BATCH", 1)
+    monkeypatch.setattr("relier.store.sweeping.BATCH", 1)
     desk.run(task="a")
     desk.run(task="b", max_resurrections=0)
     desk.bury()
@@ -258,7 +258,7 @@ def test_a_suspect_without_a_free_slot_waits_in_the_store(desk: Desk) -> None:
 def test_a_task_that_a_takeover_makes_a_suspect_waits_for_a_copy_that_says_so(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relier.store.tasks.BATCH", 1)
+    monkeypatch.setattr("relier.store.sweeping.BATCH", 1)
     desk.run(task="a")
     desk.run(task="b", max_resurrections=1)
     desk.bury()

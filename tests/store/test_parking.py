@@ -90,7 +90,7 @@ def test_more_tasks_than_one_script_takes_are_let_out(desk: Desk, monkeypatch: p
         desk.tasks.schedule(desk.sending(f"t{i}"), 0)
         park(desk, task=f"t{i}")
     with monkeypatch.context() as patch:
-        patch.setattr("relier.store.tasks.BATCH", 2)
+        patch.setattr("relier.store.sweeping.BATCH", 2)
         unpark(desk)
     assert len(desk.due()) == 5
 

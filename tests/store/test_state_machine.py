@@ -171,6 +171,6 @@ class Events(StoreMachine):
 
 @pytest.mark.timeout(0 if DEEP else 600)
 def test_every_history_keeps_the_promises(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relier.store.tasks.BATCH", 1)  # Burials and listings come in pieces.
+    monkeypatch.setattr("relier.store.sweeping.BATCH", 1)  # Burials and listings come in pieces.
     monkeypatch.setattr(Events, "client", client, raising=False)
     run_state_machine_as_test(Events, settings=PROFILE)

@@ -1,0 +1,98 @@
+"""What puts a task into the store's custody, marks it from outside, or counts it in a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from relier.store.calls import Calls, decode, flag, micros
+from relier.store.keys import shard_of
+from relier.store.scripts import script
+from relier.store.verdicts import Sending
+
+#: How long (s) a mark on a task without a record is kept: longer than its copy may wait in a queue.
+MARK_KEPT = 7 * 86_400.0
+
+
+class CustodyCalls(Calls):
+    """Operations of whoever enqueues, and of people."""
+
+    def schedule(self, sending: Sending, delay: float) -> bool:
+        """Take custody of a task and publish it after `delay` seconds. False: its id is already known."""
+        return self.schedule_many([(sending, delay)])[0]
+
+    def schedule_many(self, sendings: Iterable[tuple[Sending, float]]) -> list[bool]:
+        """Take custody of several tasks in one round trip; see `schedule`."""
+        calls = [
+            (
+                script("schedule"),
+                self._keys.shard(s.shard, ""),
+                (
+                    self.now(),
+                    s.task_id,
+                    micros(delay),
+                    flag(s.follow_up),
+                    s.max_resurrections,
+                    s.queue,
+                    s.actor,
+                    s.payload_version,
+                    s.body,
+                ),
+            )
+            for s, delay in sendings
+        ]
+        return [decode(reply) == "scheduled" for reply in self._runner.run_many(calls)] if calls else []
+
+    def dead_letter(self, sending: Sending, reason: str, failure: bytes, seen_fence: int = 0) -> bool:
+        """Make a dead letter of a copy that cannot be claimed. False: its id is already known."""
+        what = (sending.task_id, sending.queue, sending.actor, reason, failure, sending.body)
+        reply = self._run("dead_letter", sending.shard, "", *what, seen_fence, sending.payload_version)
+        return decode(reply) == "dead"
+
+    def decline(self, worker: str, sending: Sending, seen_fence: int) -> bool:
+        """Let the store have a copy that `worker` cannot run; its stamp carries `seen_fence`.
+
+        False: the worker was declared dead, and nothing was changed.
+        """
+        reply = self._run(
+            "decline",
+            sending.shard,
+            worker,
+            worker,
+            sending.task_id,
+            seen_fence,
+            sending.max_resurrections,
+            sending.queue,
+            sending.actor,
+            sending.payload_version,
+            sending.body,
+        )
+        return decode(reply) != "fenced"
+
+    def hold(
+        self,
+        task_id: str,
+        action: str,
+        who: str,
+        shard: int | None = None,
+        unclaimed_before: int = 0,
+        *,
+        dead_letters: bool = True,
+    ) -> tuple[str, str, int]:
+        """Hold, cancel or release a task; returns what happened, and owner and fence of a running one.
+
+        `unclaimed_before`: the time (µs since the epoch) before which the task was surely not claimed; by it the
+        cancelling of a task without record is known to have come in time. `dead_letters`: cancel one of those too.
+        """
+        where = shard_of(task_id) if shard is None else shard
+        args = (task_id, action, micros(MARK_KEPT), who, unclaimed_before, flag(dead_letters))
+        reply = [decode(part) for part in self._run("hold", where, "", *args)]
+        return (reply[0], reply[1], int(reply[2])) if len(reply) > 1 else (reply[0], "", 0)
+
+    def group_create(self, group_id: str, size: int, ttl_ms: int) -> None:
+        """Open a group of `size` members."""
+        self._runner.run(script("group_join"), (self._keys.group(group_id),), (self.now(), "", size, ttl_ms))
+
+    def group_join(self, group_id: str, member: str, ttl_ms: int) -> tuple[int, int]:
+        """Count a member as done, once; returns members done and the group's size (-1: not known)."""
+        reply = self._runner.run(script("group_join"), (self._keys.group(group_id),), (self.now(), member, 0, ttl_ms))
+        return int(reply[0]), int(reply[1])
