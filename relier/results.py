@@ -11,6 +11,7 @@ from dramatiq import Broker, get_encoder
 from relier.errors import ResultMissing
 from relier.hooks import has_success_hooks, sends_result_on
 from relier.settings import Settings
+from relier.store.verdicts import milliseconds
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def kept_for(broker: Broker, message: Any, settings: Settings) -> int:
     ttl = message.options.get("result_ttl") or options.get("result_ttl") or settings.result_ttl * 1000
     if idempotent:  # Duplicates come as long as the key lives, and are to find it.
         ttl = max(ttl, (options.get("idempotency_ttl") or settings.idempotency_default_ttl) * 1000)
-    return max(1, int(ttl))
+    return milliseconds(ttl / 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +79,14 @@ def test_async_and_sync_code_share_locks() -> None:
     assert asyncio.run(execute()) == 7
     with idempotency_lock(("order", 1)) as sync:
         assert sync.cached_result == 7
+
+
+@pytest.mark.parametrize("ttl", [math.inf, 1e17])
+def test_a_result_may_count_for_ever(ttl: float) -> None:
+    with idempotency_lock("key", ttl) as lock:
+        lock.set_result(1)
+    with idempotency_lock("key", ttl) as lock:
+        assert (lock.already_executed, lock.cached_result) == (True, 1)
 
 
 def test_an_exception_frees_the_lock() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import pickle
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from relier.hooks import encode_failure, has_failure_hooks, has_success_hooks
 from relier.results import encoded_result
 from relier.settings import Settings
 from relier.store import Failure, Sending, Settled, shard_of
+from relier.store.verdicts import LONGEST
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -356,6 +358,8 @@ def test_ones_own_results_backend_stays_a_hook(settings: Settings) -> None:
         ({"idempotent": True, "result_ttl": 5000}, {}, 3_600_000),
         ({"idempotent": True, "idempotency_ttl": 7200}, {}, 7_200_000),
         ({"idempotent": True, "store_results": False}, {}, 3_600_000),
+        ({"idempotent": True, "idempotency_ttl": math.inf}, {}, LONGEST * 1000),
+        ({"store_results": True}, {"result_ttl": 10**30}, LONGEST * 1000),
     ],
 )
 def test_how_long_a_result_is_kept(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from relier.store.connection import ScriptRunner
 from relier.store.keys import SHARDS, Keys, shard_of
 from relier.store.scripts import script
+from relier.store.verdicts import milliseconds
 
 
 class Holder(NamedTuple):
@@ -54,7 +55,7 @@ class Locks:
         return bool(self._call("release", key, holder, 1.0)[0] == b"ok")
 
     def _call(self, action: str, key: str, holder: Holder, seconds: float, result: bytes = b"") -> list[bytes]:
-        args = ("", action, holder.token, holder.owner, holder.fence, max(1, int(seconds * 1000)), result)
+        args = ("", action, holder.token, holder.owner, holder.fence, milliseconds(seconds), result)
         reply: list[bytes] = self._runner.run_shared(script("lock"), (self._keys.lock(key),), args)
         return reply
 

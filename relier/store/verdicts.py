@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple, Self
 
+#: Longest time (s) for which anything is kept, a hundred years. Redis refuses far longer ones, amid a script.
+LONGEST = 36_525 * 86_400.0
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time to live as Redis takes it: at least 1, and at most `LONGEST`."""
+    return max(1, int(min(seconds, LONGEST) * 1000))
+
 
 class Verdict(StrEnum):
     """What the holder of a copy may do with it."""
@@ -162,10 +170,10 @@ class KeyTerms:
             "on": self.on_duplicate,
             "hooks": int(self.hooks),
             "needs": int(self.needs_result),
-            "ttl": max(1, int(self.ttl * 1000)),
+            "ttl": milliseconds(self.ttl),
             "flight": int(self.in_flight * 1_000_000),
             "keep": int(self.retention * 1_000_000),
-            "res": max(1, int(self.result_ttl * 1000)),
+            "res": milliseconds(self.result_ttl),
         }
 
 
