@@ -276,6 +276,19 @@ def test_what_may_have_run_before_is_only_marked(desk: Desk) -> None:
     assert TaskReceipt.from_id("nobody", broker=desk.broker).cancel() == "marked"
 
 
+def test_a_mark_by_id_does_not_hide_an_idempotent_task(desk: Desk) -> None:
+    actor: Any = rl_actor(lambda number: None, broker=desk.broker, actor_name="keyed", idempotent=True)
+    receipt = next(r for r in map(actor.push, range(100)) if r.shard != shard_of(r.id))
+    by_id = desk.from_id(receipt)
+    assert by_id.cancel() == "marked"
+    assert by_id.status() == "discarded"
+
+    desk.begin(receipt, "keyed")
+
+    assert by_id.status() == "running"
+    assert by_id.cancel() == "running"
+
+
 def test_a_task_that_has_ended_is_not_cancelled(desk: Desk) -> None:
     kept, skipped, dead = desk.keeping.push(), desk.keeping.push(), desk.keeping.push()
     desk.complete(kept, 42)

@@ -31,17 +31,22 @@ class Known:
         """The word of `TaskReceipt.status()`; empty when nothing is known."""
         return status_of(self.state, self.outcome, self.published, self.reason) if self.state else ""
 
+    @property
+    def is_mark(self) -> bool:
+        """Whether somebody cancelled a task of which nothing was known: it may be in another shard."""
+        return self.outcome == "discarded" and not self.actor
+
 
 def known(runner: ScriptRunner, keys: Keys, task_id: str, shard: int | None, *, result: bool = False) -> Known:
     """Look at a task, with its result or failure if that is asked for.
 
-    `shard`: where the task is. Without it, where its id says; when nothing is known there, in all the others, with one
-    more round trip: an idempotent task is where its key says.
+    `shard`: where the task is. Without it, where its id says; when nothing but a mark is there, in all the others, with
+    one more round trip: an idempotent task is where its key says.
     """
     if shard is not None:
         return _look(runner, keys, task_id, [shard], result)[0]
     first = _look(runner, keys, task_id, [shard_of(task_id)], result)[0]
-    if first.state:
+    if first.state and not first.is_mark:
         return first
     others = (other for other in range(SHARDS) if other != first.shard)
     return next((found for found in _look(runner, keys, task_id, others, result) if found.state), first)

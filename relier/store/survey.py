@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from relier.store.keys import CLOCKS, SHARDS, shard_of
+from relier.store.keys import CLOCKS, SHARDS
 from relier.store.records import status_of
 from relier.store.scripts import script
 from relier.store.store import Store
@@ -141,13 +141,9 @@ class Survey:
         return int(self._runner.command("ZCARD", self._store.keys.shard(shard, "")[5]))
 
     def locate(self, task_id: str) -> int | None:
-        """Return the shard that has a task's record."""
-        expected = shard_of(task_id)
-        for shard in (expected, *(s for s in range(SHARDS) if s != expected)):
-            keys = self._store.keys.shard(shard, "")
-            if self._runner.command("HEXISTS", keys[0], task_id) or self._runner.command("ZSCORE", keys[6], task_id):
-                return shard
-        return None
+        """Return the shard that knows of a task."""
+        known = self._store.known(task_id)
+        return known.shard if known.state else None
 
     def dead_lettered_at(self, task_id: str, shard: int) -> float:
         """Return when a task became a dead letter; 0 when it is none."""
