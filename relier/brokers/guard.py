@@ -97,10 +97,13 @@ class GuardedConsumer(Consumer):
         """Raises what Dramatiq answers by calling again later."""
         process = self.installation.process
         generation = process.generation if process is not None else 0
+        about = self.installation.store, self.adapter.broker, message, self.installation.settings
         try:
-            lacks_actor = self.has_peers and message.actor_name not in self.adapter.broker.actors
-            keep = declined if lacks_actor else keep_rejected
-            keep(self.installation.store, self.adapter.broker, message, self.installation.settings)
+            if not self.has_peers or message.actor_name in self.adapter.broker.actors:
+                keep_rejected(*about)
+            elif not declined(*about):  # This worker was declared dead, and the store did not take it.
+                message.__dict__["give_back"] = True
+                return
         except UNAVAILABLE as error:
             raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
         if process is None or process.shares_redis:
@@ -117,9 +120,21 @@ class GuardedConsumer(Consumer):
             return False
         except PayloadIntegrityError as found:
             error = found
-        self._patiently(lambda: keep_refused(store, message, error))
+        self._entrust(lambda: keep_refused(store, message, error))
         self.inner.ack(message)
         return True
+
+    def _entrust(self, keep: Callable[[], None]) -> None:
+        """Return when the store has durably what it is to keep, so that the copy may be removed (R4)."""
+        process = self.installation.process
+        while True:
+            generation = process.generation if process is not None else 0
+            self._patiently(keep)
+            if process is None or process.shares_redis:
+                return
+            process.patiently(self.installation.store.durability.wait)
+            if process.generation == generation:  # Else the server behind the new connection may not have it.
+                return
 
     def _patiently(self, keep: Callable[[], None]) -> None:
         """The consumer must not fail meanwhile: some lose sight of what else they fetched."""

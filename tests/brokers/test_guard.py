@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from relier.brokers.guard import GuardedConsumer
 from relier.brokers.lanes import give_back
 from relier.installation import Installation, installation_of
 from relier.settings import Settings
+from relier.store import SHARDS
 from tests.third_party.sqlite_broker import SqliteBroker
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
@@ -126,6 +127,58 @@ def test_a_rejected_message_is_a_dead_letter_of_the_store_alone(
     guard.nack(found)
     assert inner.done == [("ack", found.message_id)]
     assert [(task, reason) for task, reason, _ in dead_letters(installation)] == [(found.message_id, "LookupError")]
+
+
+class Process:
+    """What a guard needs of a worker's process: a store that is away once, and one that is not the broker's Redis."""
+
+    identity = "host:1:w1"
+    shares_redis = False
+
+    def __init__(self, generations: list[int]) -> None:
+        self._generations = generations
+        self.refenced: list[str] = []
+
+    @property
+    def generation(self) -> int:
+        return self._generations.pop(0)
+
+    def patiently(self, call: Callable[[], Any]) -> Any:
+        return call()
+
+    def refence(self, identity: str) -> None:
+        self.refenced.append(identity)
+
+
+def test_a_refused_message_is_removed_once_its_dead_letter_is_durable(
+    guard: GuardedConsumer, inner: Inner, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process: Any = Process([1, 2, 2, 2])
+    installation.process = process
+    waits: list[int] = []
+    monkeypatch.setattr(installation.store.durability, "wait", lambda: waits.append(len(inner.done)))
+    inner.arriving.append(message(relier="broken"))
+
+    assert next(guard) is None
+
+    assert waits == [0, 0]  # Again, since the connection to the store was another one.
+    assert len(inner.done) == len(dead_letters(installation)) == 1
+
+
+def test_what_the_store_does_not_take_from_a_worker_that_was_declared_dead_goes_back(
+    guard: GuardedConsumer, inner: Inner, installation: Installation, sqlite: SqliteBroker
+) -> None:
+    process: Any = Process([1, 1])
+    installation.process = process
+    installation.store.tasks.bury(process.identity, range(SHARDS), "crash")
+    found = taken(guard, inner, message())
+    found.fail()
+
+    guard.nack(found)
+
+    assert process.refenced == [process.identity]
+    assert installation.store.counters().get("accepted", 0) == 0
+    assert sqlite.count("default") == 1
 
 
 def test_a_tick_of_a_resurrector_is_no_dead_letter(
