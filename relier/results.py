@@ -47,10 +47,16 @@ def kept_for(broker: Broker, message: Any, settings: Settings) -> int:
     idempotent = is_idempotent(broker, message)
     if not (idempotent or message.options.get("store_results", options.get("store_results"))):
         return 0
-    ttl = message.options.get("result_ttl") or options.get("result_ttl") or settings.result_ttl * 1000
+    asked = (message.options.get("result_ttl"), options.get("result_ttl"))
+    ttl = next(filter(_is_time, asked), settings.result_ttl * 1000)
     if idempotent:  # Duplicates come as long as the key lives, and are to find it.
         ttl = max(ttl, (options.get("idempotency_ttl") or settings.idempotency_default_ttl) * 1000)
     return milliseconds(ttl / 1000)
+
+
+def _is_time(value: Any) -> bool:
+    """Whether it is a time to live: a message's options may be anything, and its code has run when it is asked."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -366,6 +366,7 @@ def test_ones_own_results_backend_stays_a_hook(settings: Settings) -> None:
         ({"store_results": True}, {}, 3_600_000),
         ({"store_results": True, "result_ttl": 5000}, {}, 5000),
         ({"store_results": True, "result_ttl": 5000}, {"result_ttl": 7000}, 7000),
+        ({"store_results": True, "result_ttl": 5000}, {"result_ttl": "1 h"}, 5000),
         ({"store_results": True}, {"store_results": False}, 0),
         ({}, {"store_results": True}, 3_600_000),
         ({"idempotent": True, "result_ttl": 5000}, {}, 3_600_000),
