@@ -97,7 +97,12 @@ class Closing(Claiming):
         if isinstance(error, Shutdown | LoopBlocked):
             self.process.hand_over(run, "shutdown" if isinstance(error, Shutdown) else str(error))
             self._give_up(run)
-        failure = self._judge(run, error)
+        try:
+            failure = self._judge(run, error)
+        except Exception:  # Else it would be given back, and run without end.
+            logger.exception("A failure could not be judged; its task is a dead letter.", extra={"task": run.task_id})
+            name = type(error).__name__
+            failure = Failure(False, 0.0, counts=True, hooks=False, reason=name, encoded=b"", summary=name)
         if failure.retry:
             send_failure_callback(self.broker, self.process, run, error)
         failpoints.hit("before-fail")

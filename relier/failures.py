@@ -13,6 +13,7 @@ from dramatiq.middleware import Shutdown
 
 from relier.errors import SchemaMigrationError
 from relier.failure_kinds import ExceptionClasses, FailureKind, classify, declared_kind, retry_after
+from relier.store.verdicts import LONGEST
 
 __all__ = ["Backoff", "Decision", "FailureKind", "RetryPolicy", "classify", "decide", "retry_after"]
 
@@ -172,8 +173,8 @@ def _base(kind: FailureKind, exc: BaseException) -> Backoff:
 
 
 def _delay(exc: BaseException, attempt: int, policy: RetryPolicy, kind: FailureKind, chance: float) -> float:
-    if isinstance(exc, Retry) and exc.delay is not None:
-        return max(0.0, exc.delay / 1000)
+    if isinstance(exc, Retry) and isinstance(exc.delay, int | float):
+        return max(0.0, min(exc.delay / 1000, LONGEST))
     delay = policy.backoff(_base(kind, exc)).delay(attempt, chance)
     asked = retry_after(exc)
     if asked is None:

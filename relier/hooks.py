@@ -75,9 +75,9 @@ def decode_result(encoded: bytes) -> Any:
 
 
 def text_of(error: BaseException) -> str:
-    """Return an exception's text. One that cannot tell it is a failure like any other."""
+    """Return an exception's text, such as can be encoded. One that cannot tell it is a failure like any other."""
     try:
-        return str(error)
+        return str(error).encode("utf-8", "backslashreplace").decode()  # It may name a file that is not UTF-8.
     except Exception as why:
         return f"<its text cannot be told: {type(why).__name__}>"
 

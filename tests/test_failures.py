@@ -6,6 +6,7 @@ import asyncio
 import binascii
 import errno
 import json
+import math
 import os
 import random
 import socket
@@ -37,6 +38,7 @@ from relier.failures import (
     decide,
     retry_after,
 )
+from relier.store.verdicts import LONGEST
 
 T, D, U = FailureKind.TRANSIENT, FailureKind.DETERMINISTIC, FailureKind.UNCLASSIFIED
 
@@ -313,6 +315,8 @@ def test_the_first_mapping_with_a_usable_value_decides_an_option() -> None:
 
 def test_retry_with_a_delay_is_honoured_in_milliseconds() -> None:
     assert decide(Retry("later", delay=1500), 0).delay_seconds == 1.5
+    assert decide(Retry("later", delay=math.inf), 0).delay_seconds == LONGEST  # type: ignore[arg-type]
+    assert 0 < decide(Retry("later", delay="soon"), 0).delay_seconds < 10  # type: ignore[arg-type]
     assert decide(Retry(), 0).retry
 
 

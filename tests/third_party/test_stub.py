@@ -218,3 +218,34 @@ def test_an_exception_that_cannot_tell_its_text_is_a_failure_like_any_other(brok
     assert receipt.status() == "dead"
     assert (ran, told) == ([1], ["Speechless"])
     assert store.counters().get("handed_over", 0) == 0
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_text_of_a_failure_may_be_no_utf_8(broker: StubBroker) -> None:
+    ran = []
+
+    @rl_actor(broker=broker, max_retries=0)
+    def fail() -> None:
+        ran.append(1)
+        raise OSError("cannot read b\udcff")
+
+    receipt = fail.push()
+    wait_until(lambda: receipt.status() == "dead", 30, "the dead letter")
+    assert ran == [1]
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_failure_that_cannot_be_judged_makes_a_dead_letter(
+    broker: StubBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("no judge")
+
+    monkeypatch.setattr("relier.closing.decide", refuse)
+
+    @rl_actor(broker=broker)
+    def fail() -> None:
+        raise ConnectionError("a transient one")
+
+    receipt = fail.push()
+    wait_until(lambda: receipt.status() == "dead", 30, "the dead letter")
