@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+import dramatiq.broker
 import pytest
 import redis
 
@@ -199,8 +200,9 @@ def faketime(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(autouse=True)
 def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep the settings of one test, and a developer's `.env`, out of the others."""
+    """Keep the settings and the global broker of one test, and a developer's `.env`, out of the others."""
     monkeypatch.setitem(Settings.model_config, "env_file", None)
+    monkeypatch.setattr(dramatiq.broker, "global_broker", dramatiq.broker.global_broker)
     reset_settings()
     yield
     reset_settings()
