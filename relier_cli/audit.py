@@ -124,6 +124,7 @@ def _still_stranded(store: Store, survey: Survey, doubtful: list[Summary]) -> li
 def as_data(account: Account) -> dict[str, Any]:
     counted = account.counters
     reasons = {name.partition(":")[2]: n for name, n in sorted(counted.items()) if name.startswith("discarded:")}
+    others = sorted(name for name in counted if name not in COUNTERS and ":" not in name)  # of a newer version
     return {
         "ok": account.adds_up,
         "accepted": counted["accepted"],
@@ -139,23 +140,29 @@ def as_data(account: Account) -> dict[str, Any]:
         "stranded": account.stranded,
         "newer_format": account.newer,
         "dlq": account.dead_letters,
-        "counters": {name: counted[name] for name in _COUNTERS},
+        "counters": {name: counted[name] for name in (*COUNTERS, *others)},
         "queue_depths": account.depths,
     }
 
 
-#: Counters beside the balance, in the order of the report.
-_COUNTERS = (
-    *("failed", "retries", "crashes", "resurrections", "replays", "published"),
-    *("refused", "released", "adopted", "handed_over", "dead", "dlq_left"),
+#: Every counter, in the order of the reference.
+COUNTERS = (
+    *("accepted", "completed", "failed", "retries", "dead", "dlq_left", "discarded"),
+    *("idempotency_hits", "duplicates_waited", "unsigned", "integrity_failures"),
+    *("crashes", "resurrections", "handed_over", "parked", "declined", "published"),
+    *("replays", "hooks_abandoned", "refused", "released", "adopted"),
+    *("admitted", "admission_rejected", "admission_failed_open"),
 )
+#: Those that the text tells above the others.
+_TOLD = ("accepted", "completed", "discarded")
 
 
 def show(account: Account) -> None:
     data = as_data(account)
     names = ("accepted", "completed", "dead_letters", "discarded", "waiting", "running", "difference", "in_motion")
     print_fields((name.replace("_", " "), data[name]) for name in names)
-    counters = {**data["counters"], **{f"discarded, {why}": n for why, n in data["discarded_by_reason"].items()}}
+    counters = {name: n for name, n in data["counters"].items() if name not in _TOLD}
+    counters |= {f"discarded, {why}": n for why, n in data["discarded_by_reason"].items()}
     typer.echo("counters: " + (", ".join(f"{name} {n}" for name, n in counters.items() if n) or "all zero"))
     queues = ", ".join(f"{queue} {n}" for queue, n in data["queue_depths"].items() if n)
     typer.echo(f"messages in the broker: {queues or 'none'}")

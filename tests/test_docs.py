@@ -21,6 +21,7 @@ import typer
 
 from relier.settings import PREFIX, Settings
 from relier_cli.app import app
+from relier_cli.audit import COUNTERS
 from tests.account import REQUIRE_VARIABLE
 from tests.conftest import PrivateServers
 from tests.servers.rabbitmq_servers import RABBITMQ_MANAGEMENT_VARIABLE, RABBITMQ_URL_VARIABLE
@@ -257,6 +258,7 @@ def test_every_counter_is_documented() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "relier" / "store").rglob("*.lua"))
     documented = re.findall(r"^\| `(.*?)` \|", section("Counters"), re.MULTILINE)
     assert set(documented) == {name.partition(":")[0] for name in re.findall(r"\bcount\('(.*?)'", sources)}
+    assert tuple(documented) == COUNTERS, "rl audit prints them"
 
 
 def test_the_generated_reference_is_up_to_date() -> None:

@@ -6,7 +6,7 @@ import threading
 from relier.brokers import default_broker
 from relier.settings import Settings
 from relier.store import Store
-from relier_cli.audit import take_account
+from relier_cli.audit import COUNTERS, take_account
 from tests.cli.conftest import CommandLine, Tasks
 
 
@@ -57,6 +57,17 @@ def test_an_account_that_adds_up(rl: CommandLine, tasks: Tasks) -> None:
     assert account["discarded_by_reason"] == {"skipped": 1, "cancelled": 1}
     assert account["counters"]["failed"] == 5
     assert account["queue_depths"]["default"] == 0
+
+
+def test_every_counter_is_told(rl: CommandLine, store: Store) -> None:
+    beside = [name for name in COUNTERS if name not in ("accepted", "completed", "dead", "dlq_left", "discarded")]
+    counted = {name: number for number, name in enumerate([*beside, "of_a_newer_version"], start=1)}
+    for name, number in counted.items():
+        store.client.hincrby(store.keys.shard(7, "")[2], name, number)
+
+    assert rl.json("audit")["counters"] == {**dict.fromkeys(COUNTERS, 0), **counted}
+    (line,) = (line for line in rl("audit").stdout.splitlines() if line.startswith("counters: "))
+    assert line == "counters: " + ", ".join(f"{name} {number}" for name, number in counted.items())
 
 
 def test_tasks_in_motion_are_no_error(store: Store, settings: Settings, tasks: Tasks) -> None:
