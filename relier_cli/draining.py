@@ -78,7 +78,12 @@ def _order(what: str, named: list[str], wait: bool, timeout: float | None, as_js
 
 
 def find_worker(fleet: dict[str, dict[str, Any]], name: str) -> str:
-    """Return the id of the worker that a name means. Raises `RelierError` naming the candidates."""
+    """Return the id of the worker that a name means. Raises `RelierError` naming the candidates.
+
+    An empty name, as a script's unset variable gives, is misuse: it would be a prefix of every id.
+    """
+    if not name.strip():
+        raise typer.BadParameter("A worker's name is empty: give an id, a unique prefix of one, or a host name.")
     if name in fleet:
         return name
     found = sorted(worker for worker, told in fleet.items() if worker.startswith(name) or told.get("host") == name)

@@ -38,6 +38,17 @@ def test_an_ambiguous_name_and_an_unknown_one_name_the_candidates() -> None:
         find_worker({}, "db")
 
 
+@pytest.mark.parametrize("command", ["drain", "restart"])
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_misuse_even_where_there_is_one_worker(
+    tmp_path: Path, store: Store, store_url: str, command: str, name: str
+) -> None:
+    store.fleet.register("w1", {"host": "here", "hosting": Hosting.ALONE})
+    done = rl(tmp_path, "worker", command, name, redis_url=store_url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "A worker's name is empty" in done.stderr
+
+
 @pytest.mark.parametrize("hosting", [Hosting.SHARED, Hosting.EMBEDDED])
 def test_a_worker_whose_end_would_end_others_is_not_restarted(hosting: Hosting) -> None:
     with pytest.raises(RelierError, match=r"^Worker w1 .* Restart that "):
