@@ -102,20 +102,30 @@ def stamp_of(message: Any) -> Stamp:
     return stamp
 
 
+def is_text(value: Any) -> bool:
+    """Whether it is a text that can be sent on: JSON may hold half of a character."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def parsed(option: Any) -> Stamp | None:
     """Return the stamp that a message option holds; None for a malformed one."""
     if not isinstance(option, dict):
         return None
     task_id, shard, fence = option.get("id"), option.get("s"), option.get("f", 0)
     version, created, queue = option.get("p", 1), option.get("t", 0), option.get("q", "")
-    if not (isinstance(task_id, str) and task_id and isinstance(shard, int) and 0 <= shard < SHARDS):
+    if not (is_text(task_id) and task_id and isinstance(shard, int) and 0 <= shard < SHARDS):
         return None
     if not (
         isinstance(fence, int) and 0 <= fence <= HIGHEST_FENCE and isinstance(version, int) and isinstance(created, int)
     ):
         return None
     key = option.get("k", "")
-    if not (isinstance(queue, str) and isinstance(key, str)):
+    if not (is_text(queue) and is_text(key)):
         return None
     return Stamp(
         task_id, shard, fence, version, created, bool(option.get("d")), _suspicion(option.get("c")), queue, key

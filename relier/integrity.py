@@ -19,7 +19,7 @@ from dramatiq.common import q_name
 from dramatiq.encoder import JSONEncoder
 
 from relier.canonical import canonical_bytes
-from relier.envelope import OPTION, Fresh, Stamp, is_stamped, parsed
+from relier.envelope import OPTION, Fresh, Stamp, is_stamped, is_text, parsed
 from relier.errors import PayloadIntegrityError, UnsignableError
 from relier.keyring import KeyRing, same_text
 from relier.settings import Settings
@@ -165,7 +165,7 @@ def _is_message(message: Any) -> bool:
     """Whether the parts of a message are of their types: what was decoded may be anything."""
     texts = message.queue_name, message.actor_name, message.message_id
     return (
-        all(isinstance(text, str) for text in texts)
+        all(map(is_text, texts))
         and isinstance(message.message_timestamp, int)
         and isinstance(message.kwargs, dict)
         and isinstance(message.options, dict)

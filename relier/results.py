@@ -9,7 +9,7 @@ from typing import Any
 from dramatiq import Broker, get_encoder
 
 from relier.errors import ResultMissing
-from relier.hooks import has_success_hooks, sends_result_on
+from relier.hooks import has_success_hooks, sends_result_on, text_of
 from relier.settings import Settings
 from relier.store.verdicts import milliseconds
 
@@ -100,7 +100,7 @@ def encoded_result(result: Any, ttl: int, limit: int, task_id: str, *, must: boo
         if not ttl:
             return b"", None
         logger.error("The result of a task cannot be encoded; none is kept.", extra={"task": task_id})
-        return b"", Kept(ttl, f"u{type(error).__name__}: {error}"[:REASON_KEPT])
+        return b"", Kept(ttl, f"u{type(error).__name__}: {text_of(error)}"[:REASON_KEPT])
     if ttl and len(encoded) > limit:
         logger.warning("The result of a task is too large; none is kept.", extra={"task": task_id})
         return encoded, Kept(ttl, f"l{len(encoded)}")

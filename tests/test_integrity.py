@@ -243,6 +243,7 @@ def test_unsigned_messages_are_refused_unless_signatures_are_not_required_yet() 
     ("field", "value"),
     [
         ("queue_name", 1), ("actor_name", ["add"]), ("actor_name", None), ("message_id", {}), ("kwargs", []),
+        ("actor_name", "\udcff"), ("message_id", "m\udcff"), ("queue_name", "q\udcff"),
         ("options", []), ("options", None), ("message_timestamp", "1"), ("message_timestamp", None),
     ],
 )  # fmt: skip
