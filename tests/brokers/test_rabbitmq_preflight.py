@@ -89,7 +89,7 @@ def test_a_worker_refuses_queues_of_the_other_type_in_one_line(bench: Bench, red
 
 def test_a_missing_pika_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pika", None)
-    with pytest.raises(RelierConfigError, match=r"needs pika: pip install 'relier-dramatiq\[rabbitmq\]'"):
+    with pytest.raises(RelierConfigError, match=r"needs pika: pip install '\.\[rabbitmq\]' in a checkout"):
         default_broker(Settings(broker_url="amqp://localhost"))
 
 
