@@ -16,10 +16,10 @@ import dramatiq.broker
 from dramatiq.message import get_encoder
 
 from relier.context import ContextParameter, accept_context, context_parameter
-from relier.idempotency import check_template
 from relier.options import QUEUE_PRIORITIES, check_names, check_queue, check_values
 from relier.receipts import TaskReceipt
 from relier.settings import Settings, get_settings
+from relier.templates import TEMPLATES, check_template
 from relier.timeouts import check_timeouts
 
 __all__ = ["RelierActor", "rl_actor"]
@@ -195,7 +195,8 @@ def rl_actor(
         lane = check_queue("default" if wanted is None else wanted, settings)
         checked = check_values(name, options, settings)
         parameter = context_parameter(_signature_of(fn))
-        check_template(name, checked.get("idempotency_key"), fn, parameter.name if parameter else None)
+        for option in TEMPLATES:
+            check_template(name, option, checked.get(option), fn, parameter.name if parameter else None)
         check_timeouts(name, inspect.iscoroutinefunction(_as_function(fn)), checked)
         chosen = _protected(broker or _default_broker(settings))
         check_names(name, options, chosen.actor_options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from dramatiq.actor import Actor
 
 from relier.settings import Settings
 from relier.store.admissions import GLOBAL, Limit
+from relier.templates import signature_of
 
 #: Longer keys are replaced by a digest.
 LONGEST_KEY = 100
@@ -67,7 +67,10 @@ def key_of(actor: Actor[..., Any], key: str | Key, message: Message[Any]) -> str
 
 def arguments_of(actor: Actor[..., Any], message: Message[Any]) -> Mapping[str, Any]:
     """Return the arguments of a message by the names that the actor's function gives them, defaults included."""
-    signature = inspect.signature(inspect.unwrap(actor.fn))
+    parameter = getattr(actor, "context_parameter", None)
+    signature = signature_of(actor.fn, parameter.name if parameter is not None else None)
+    if signature is None:
+        return message.kwargs
     bound = signature.bind_partial(*message.args, **message.kwargs)
     bound.apply_defaults()
     return {**bound.arguments, **message.kwargs}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 import string
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
-from dramatiq import Broker, GenericActor, Message
+from dramatiq import Broker, Message
 from dramatiq.actor import Actor
 
 from relier.canonical import canonical_bytes
@@ -19,6 +17,7 @@ from relier.hooks import has_success_hooks, passes_result_on
 from relier.results import kept_for
 from relier.settings import Settings
 from relier.store import KeyTerms
+from relier.templates import signature_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def is_idempotent(options: Mapping[str, Any]) -> bool:
 def key_of(broker: Broker, message: Message[Any]) -> str:
     """Return the digest of a message's idempotency key; '' when it has none.
 
-    Raises `ValueError` when its arguments have no stable form, and whatever the actor's own function raises.
+    Raises `ValueError` when its arguments have no stable form, and when the actor's own function or template fails.
     """
     actor = broker.actors.get(message.actor_name)
     if actor is None or not is_idempotent(actor.options):
@@ -54,7 +53,7 @@ def key_of(broker: Broker, message: Message[Any]) -> str:
     if source is None:
         parts: tuple[Any, ...] = ("arguments", _arguments(actor, message))
     else:
-        key = _template(actor, message, source) if isinstance(source, str) else source(*message.args, **message.kwargs)
+        key = _own_key(actor, message, source)
         if key is None:
             return ""
         parts = ("key", key)
@@ -142,39 +141,25 @@ def _check_company(actor_name: str, options: Mapping[str, Any], settings: Settin
         )
 
 
-def check_template(actor_name: str, template: Any, fn: Callable[..., Any], hidden: str | None) -> None:
-    """Raise `ValueError` when a template names what is no parameter of the actor, or `hidden`, the context's."""
-    if not isinstance(template, str):
-        return
-    signature = _signature(fn, hidden)
-    if signature is None or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        return
-    for name in sorted(_fields(template) - set(signature.parameters)):
-        known = ", ".join(signature.parameters) or "none"
-        raise ValueError(
-            f"Actor {actor_name!r}: idempotency_key {template!r} names {name!r}; its parameters are: {known}."
-        )
-
-
-def _fields(template: str) -> set[str]:
-    try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise ValueError(f"idempotency_key {template!r} is no template: {error}.") from error
-    return {name.partition(".")[0].partition("[")[0] for name in names}
-
-
-def _template(actor: Actor[..., Any], message: Message[Any], template: str) -> str:
-    arguments = _arguments(actor, message)
+def _own_key(actor: Actor[..., Any], message: Message[Any], source: str | Callable[..., Any]) -> Any:
+    """Return what the actor's template or function makes of the arguments."""
+    arguments = _arguments(actor, message) if isinstance(source, str) else {}
     if isinstance(arguments, list):
-        raise ValueError(f"Actor {actor.actor_name!r} does not take these arguments, so it has no key {template!r}.")
-    return string.Formatter().vformat(template, (), arguments)
+        raise ValueError(f"Actor {actor.actor_name!r} does not take these arguments, so it has no key {source!r}.")
+    try:
+        if isinstance(source, str):
+            return string.Formatter().vformat(source, (), arguments)
+        return source(*message.args, **message.kwargs)
+    except Exception as error:
+        raise ValueError(
+            f"Actor {actor.actor_name!r}: idempotency_key failed ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _arguments(actor: Actor[..., Any], message: Message[Any]) -> Any:
     """Return the arguments by name, defaults included; as they are when the actor does not take them."""
     parameter = getattr(actor, "context_parameter", None)
-    signature = _signature(actor.fn, parameter.name if parameter is not None else None)
+    signature = signature_of(actor.fn, parameter.name if parameter is not None else None)
     if signature is not None:
         try:
             bound = signature.bind(*message.args, **message.kwargs)
@@ -184,13 +169,3 @@ def _arguments(actor: Actor[..., Any], message: Message[Any]) -> Any:
             bound.apply_defaults()
             return bound.arguments
     return [list(message.args), message.kwargs]
-
-
-@lru_cache(maxsize=4096)
-def _signature(fn: Callable[..., Any], hidden: str | None) -> inspect.Signature | None:
-    inner = inspect.unwrap(fn, stop=lambda f: hasattr(f, "__signature__"))
-    try:
-        signature = inspect.signature(inner.perform if isinstance(inner, GenericActor) else inner)
-    except (TypeError, ValueError):  # Some builtins have none.
-        return None
-    return signature.replace(parameters=[p for p in signature.parameters.values() if p.name != hidden])

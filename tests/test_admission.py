@@ -17,7 +17,7 @@ import pytest
 from dramatiq import Broker, group, pipeline
 
 from benchmarks.admission import Hammer, most_in_a_window, noted
-from relier import AdmissionRejectedError, install, rl_actor
+from relier import AdmissionRejectedError, TaskContext, install, rl_actor
 from relier.admission import admission_of
 from relier.admission_limits import check_options
 from relier.brokers.redis import RelierRedisBroker
@@ -217,10 +217,20 @@ def test_a_limit_for_each_key(key: Any, brokers: Brokers) -> None:
 
 def test_a_key_that_cannot_be_made_is_told(brokers: Brokers) -> None:
     broker = brokers()
-    actor = rl_actor(broker=broker, admission_limit=1, admission_key="{nothing}")(work)
-    with pytest.raises(ValueError, match="admission_key failed"):
+    actor = rl_actor(broker=broker, admission_limit=1, admission_key="{x.nothing}")(work)
+    with pytest.raises(ValueError, match="Actor 'work': admission_key failed"):
         actor.push(1)
     assert waiting(broker) == 0
+
+
+def test_the_context_is_no_part_of_a_key(brokers: Brokers) -> None:
+    broker = brokers()
+
+    @rl_actor(broker=broker, admission_limit=1, admission_key="{user}")
+    def limited(ctx: TaskContext, user: str) -> None: ...
+
+    limited.push("ann")  # type: ignore[call-arg, arg-type]
+    assert used(broker, "key:limited:ann") == 1
 
 
 @pytest.mark.parametrize(

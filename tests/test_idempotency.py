@@ -85,6 +85,15 @@ def test_a_function_makes_a_key_or_none(broker: StubBroker) -> None:
     assert key(actor, 0) == ""
 
 
+@pytest.mark.parametrize("source", [lambda customer, **_: {}[customer], "{customer[id]}"])
+def test_a_key_that_cannot_be_made_is_told_with_its_cause(broker: StubBroker, source: Any) -> None:
+    actor = rl_actor(report, broker=broker, idempotency_key=source)
+    with pytest.raises(ValueError, match=r"Actor 'report': idempotency_key failed \(KeyError: ") as caught:
+        actor.push({"name": "ann"} if isinstance(source, str) else 7)  # type: ignore[arg-type]
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert broker.queues["default"].qsize() == 0
+
+
 def test_plain_actors_take_the_options_as_well(broker: StubBroker) -> None:
     actor = dramatiq.actor(broker=broker, idempotent=True)(report)
     plain = dramatiq.actor(broker=broker, actor_name="plain")(report)
