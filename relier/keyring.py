@@ -81,7 +81,7 @@ def _pair(part: str, place: int) -> tuple[str, str]:
     if not _KEY_ID.match(key_id):
         raise ValueError(f"key {place} needs a name of 1 to 32 letters, digits, or . _ - before its colon")
     if ":" in secret or re.search(r"\s", secret):
-        raise ValueError(f"key {place} has a colon or a blank in its secret; is a comma missing?")
+        raise ValueError(f"key {place} has a colon or a blank in its secret, perhaps for want of a comma")
     if not secret:
         raise ValueError(f"key {place} has no secret after its colon")
     return key_id, secret

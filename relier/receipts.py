@@ -53,7 +53,9 @@ class TaskReceipt:
 
         `broker`: the one it was pushed to; default: the global broker.
         """
-        if not isinstance(task_id, str) or not task_id:
+        if task_id == "":
+            raise ValueError("The task id is empty.")
+        if not isinstance(task_id, str):
             raise ValueError(f"A task id is a text, not {task_id!r}.")
         return cls(task_id, _broker=broker)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ def check_timeouts(actor_name: str, is_async: bool, options: Mapping[str, Any]) 
             " it with `async def` and await asyncio.to_thread(...) for what blocks, or use Dramatiq's time_limit"
             " (milliseconds)."
         )
+    _check_time_limit(actor_name, options)
     hard = _seconds(actor_name, options, "hard_timeout")
     soft = _seconds(actor_name, options, "soft_timeout")
     if soft is not None and hard is None:
@@ -86,9 +88,30 @@ def _seconds(actor_name: str, options: Mapping[str, Any], name: str) -> float | 
     return float(value)
 
 
+def _check_time_limit(actor_name: str, options: Mapping[str, Any]) -> None:
+    limit = options.get("time_limit", math.inf)  # Dramatiq's word for no limit
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+        raise ValueError(
+            f"Actor {actor_name!r}: time_limit is a number of milliseconds above 0, or float('inf'), not {limit!r}."
+        )
+
+
 def _check_hook(actor_name: str, options: Mapping[str, Any], soft: float | None) -> None:
     hook = options.get("on_soft_timeout")
     if hook is not None and not callable(hook):
         raise ValueError(f"Actor {actor_name!r}: on_soft_timeout is a function that takes the context, not {hook!r}.")
     if hook is not None and soft is None:
         raise ValueError(f"Actor {actor_name!r}: on_soft_timeout needs a soft_timeout, after which it is called.")
+    if hook is not None and not _takes_one(hook):
+        raise ValueError(f"Actor {actor_name!r}: on_soft_timeout is called with the context alone; {hook!r} is not.")
+
+
+def _takes_one(fn: Callable[..., Any]) -> bool:
+    """Whether a function can be called with one argument, as far as its signature can be read."""
+    try:
+        inspect.signature(fn).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # Some builtins have none.
+        return True
+    return True

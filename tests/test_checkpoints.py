@@ -135,8 +135,10 @@ def test_without_room_in_redis_everything_goes_to_files(client: redis.Redis, tmp
 def test_what_cannot_be_encoded_is_refused(worker: Worker) -> None:
     context = worker.run()
     context.set_partial_sync("before")
-    with pytest.raises(TypeError, match="The checkpoint of task t cannot be encoded by JSONEncoder"):
+    with pytest.raises(TypeError, match="The checkpoint of task t cannot be encoded by JSONEncoder") as caught:
         context.set_partial_sync(object())
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert caught.value.__cause__.__context__ is None, "nothing but the encoder's error stands in the traceback"
     assert context.partial_result == "before"
 
 

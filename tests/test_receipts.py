@@ -104,7 +104,7 @@ def test_a_receipt_can_be_pickled_and_made_from_an_id(desk: Desk) -> None:
     copy = pickle.loads(pickle.dumps(receipt))
     assert copy == receipt == TaskReceipt.from_id(receipt.id)
     assert (copy.shard, copy.created_ms, copy.kept_ms) == (shard_of(receipt.id), receipt.created_ms, 3_600_000)
-    with pytest.raises(ValueError, match="A task id is a text"):
+    with pytest.raises(ValueError, match="The task id is empty"):
         TaskReceipt.from_id("")
 
 

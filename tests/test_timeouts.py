@@ -48,10 +48,28 @@ def test_plain_functions_are_told_what_to_do_instead(name: str) -> None:
         ({"hard_timeout": "5"}, "hard_timeout is a number of seconds above 0, not '5'"),
         ({"hard_timeout": 5, "on_soft_timeout": print}, "on_soft_timeout needs a soft_timeout"),
         ({"hard_timeout": 5, "soft_timeout": 1, "on_soft_timeout": 3}, "on_soft_timeout is a function"),
+        (
+            {"hard_timeout": 5, "soft_timeout": 1, "on_soft_timeout": lambda: None},
+            "on_soft_timeout is called with the context alone",
+        ),
+        ({"time_limit": "a"}, "time_limit is a number of milliseconds above 0, or float('inf'), not 'a'"),
+        ({"time_limit": 0}, "time_limit is a number of milliseconds above 0, or float('inf'), not 0"),
+        ({"time_limit": None}, "time_limit is a number of milliseconds above 0, or float('inf'), not None"),
+        ({"time_limit": float("nan")}, "time_limit is a number of milliseconds above 0, or float('inf'), not nan"),
     ],
 )
 def test_limits_that_could_not_work_are_refused(options: dict[str, Any], text: str) -> None:
     assert text in refused(**options)
+
+
+@pytest.mark.parametrize("hook", [print, lambda *args: None, lambda ctx, more=1: None, dict])
+def test_a_hook_that_can_be_called_with_the_context_is_taken(hook: Any) -> None:
+    check_timeouts("act", True, {"hard_timeout": 5, "soft_timeout": 1, "on_soft_timeout": hook})
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_dramatiqs_word_for_no_time_limit_is_taken(is_async: bool) -> None:
+    check_timeouts("act", is_async, {"time_limit": float("inf")})
 
 
 def test_an_actor_keeps_its_limits(broker: StubBroker) -> None:
