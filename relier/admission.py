@@ -247,11 +247,11 @@ class Admission:
         }
 
     def _refuse_deep(self, backlog: Backlog, queues: Iterable[str], tasks: int) -> None:
-        wait, queue = max(((backlog.wait_for(queue), queue) for queue in queues), default=(0.0, ""))
-        if wait:
+        found = [deep for queue in queues if (deep := backlog.too_deep(queue))]
+        if found:
             with self._lock:
                 self._pending.rejected += tasks
-            raise too_deep(queue, wait)
+            raise too_deep(max(found, key=lambda deep: deep.wait))
 
     # -- what is said -------------------------------------------------------------------------------------------
 

@@ -34,6 +34,16 @@ class Measured:
     drained: float = 0.0  #: tasks a second, while nothing was admitted; 0: not known
 
 
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """A queue in which too many tasks wait."""
+
+    queue: str
+    depth: int
+    most: int
+    wait: float  #: seconds after which there may be room
+
+
 class Backlog:
     """Says which queues are too deep.
 
@@ -55,14 +65,17 @@ class Backlog:
         self._starting = threading.Lock()
         self._stopped = threading.Event()
 
-    def wait_for(self, queue: str) -> float:
-        """Return after how many seconds there may be room in a queue; 0 when there is, or nothing is known."""
+    def too_deep(self, queue: str) -> Deep | None:
+        """Return how deep a queue is that takes no more; None when there is room, or nothing is known."""
         now = self._asked[queue] = _now()
         if self._thread is None:
             self._start()
         seen = self._measured.get(queue)
         if seen is None or seen.depth < self._most or now - seen.at > FORGOTTEN:
-            return 0.0
+            return None
+        return Deep(queue, seen.depth, self._most, self._wait(seen))
+
+    def _wait(self, seen: Measured) -> float:
         if not seen.drained:
             return UNKNOWN
         return min(LATEST, max(SOONEST, (seen.depth - self._most + 1) / seen.drained))

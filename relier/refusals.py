@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relier.backlog import Deep
 from relier.errors import AdmissionRejectedError
 from relier.store.admissions import Limit
 
@@ -25,10 +26,13 @@ def too_many(limit: Limit, count: int) -> AdmissionRejectedError:
     return AdmissionRejectedError(f"Admission rejected: {text}", limit.window)
 
 
-def too_deep(queue: str, wait: float) -> AdmissionRejectedError:
-    """Too many tasks wait; there is room in about `wait` seconds."""
-    text = f"too many tasks wait in queue {queue!r}; try again in {wait:.3f} s."
-    return AdmissionRejectedError(f"Admission rejected: {text}", wait)
+def too_deep(deep: Deep) -> AdmissionRejectedError:
+    """Too many tasks wait in a queue."""
+    text = (
+        f"too many tasks wait in queue {deep.queue!r}: {deep.depth}, RELIER_ADMISSION_MAX_DEPTH is {deep.most};"
+        f" try again in {deep.wait:.3f} s."
+    )
+    return AdmissionRejectedError(f"Admission rejected: {text}", deep.wait)
 
 
 def _of(limit: Limit) -> str:

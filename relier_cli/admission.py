@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
+from dramatiq import Broker
 
+from relier.brokers import default_broker
+from relier.fleet_checks import depths
 from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.admissions import GLOBAL, Limit, Usage
@@ -25,36 +28,61 @@ def _group() -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Depth:
+    """How many tasks wait in a queue, and how many may."""
+
+    queue: str
+    waiting: int
+    most: int
+
+    @property
+    def sheds(self) -> bool:
+        return self.waiting >= self.most
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """How far every limit is used, and what was counted so far."""
 
     everything: Usage
     others: list[Usage]
+    depths: list[Depth]
     counters: dict[str, int]
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Tell how far the limits of admission are used: the global one, and those of actors and keys in use.
+    """Tell how far the limits of admission are used: the global one, those of actors and keys in use, and of queues.
 
     Example: rl admission status
     """
     settings = get_settings()
     with opened_store(settings) as store:
-        found = fetch(store, settings)
+        found = fetch(store, default_broker(settings), settings)
     if as_json:
-        print_json({**described(found.everything), "limits": list(map(described, found.others)), **found.counters})
+        print_json(
+            {
+                **described(found.everything),
+                "limits": list(map(described, found.others)),
+                "queues": list(map(described_depth, found.depths)),
+                **found.counters,
+            }
+        )
         return
-    print_text(verdict(found.everything))
+    deep = ", ".join(depth.queue for depth in found.depths if depth.sheds)
+    print_text(verdict(found.everything) + (f", SHEDDING for queue {deep}" if deep else ""))
     if found.others:
         print_table(
             ("tasks of", "used", "limit", "window", "state", "opens in"),
             ((_scope(u.scope), u.used, u.most, f"{u.window:g}s", _state(u), _opening(u)) for u in found.others),
         )
+    if found.depths:
+        rows = ((depth.queue, depth.waiting, depth.most, _state(depth)) for depth in found.depths)
+        print_table(("queue", "waiting", "limit", "state"), rows)
     typer.echo(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in found.counters.items()))
 
 
-def fetch(store: Store, settings: Settings) -> Admitted:
+def fetch(store: Store, broker: Broker, settings: Settings) -> Admitted:
     """Return what the store knows; of a limit that nobody uses, what the settings say."""
     usages = store.admissions.usages()
     mine = Limit(GLOBAL, settings.admission_limit, settings.admission_window)
@@ -63,7 +91,16 @@ def fetch(store: Store, settings: Settings) -> Admitted:
     counted = store.counters()
     counters = {name: counted.get(counter, 0) for name, counter in COUNTERS.items()}
     others = [usage for usage in usages if usage is not everything and (usage.used or usage.sheds)]
-    return Admitted(everything, others, counters)
+    return Admitted(everything, others, _depths(store, broker, settings), counters)
+
+
+def _depths(store: Store, broker: Broker, settings: Settings) -> list[Depth]:
+    """Return the queues in which tasks wait, where their depth is limited and the broker can tell it."""
+    if not settings.admission_max_depth:
+        return []
+    consumed = {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
+    found = depths(broker, {*settings.public_queues, *consumed} - {""})
+    return [Depth(queue, waiting, settings.admission_max_depth) for queue, waiting in found.items() if waiting]
 
 
 def verdict(usage: Usage) -> str:
@@ -83,8 +120,13 @@ def described(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _state(usage: Usage) -> str:
-    return "SHEDDING" if usage.sheds else "ALLOWING"
+def described_depth(depth: Depth) -> dict[str, Any]:
+    """Return a queue's depth as the JSON has it."""
+    return {"queue": depth.queue, "state": _state(depth).lower(), "waiting": depth.waiting, "limit": depth.most}
+
+
+def _state(limited: Usage | Depth) -> str:
+    return "SHEDDING" if limited.sheds else "ALLOWING"
 
 
 def _opening(usage: Usage) -> str | None:

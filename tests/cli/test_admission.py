@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
+from dramatiq import Message
+
+from relier.brokers.redis import RelierRedisBroker
+from relier.settings import Settings
 from relier.store import Store
 from relier.store.admissions import Limit, Report
 from tests.cli.conftest import CommandLine
@@ -45,6 +50,26 @@ def test_status_tells_the_limits_of_actors_and_keys(rl: CommandLine, store: Stor
         ("key:export:ann:1", "shedding", 2),
     ]
     assert 0 < found["limits"][1]["opens_in"] < 1.1 * WINDOW
+
+
+def test_status_tells_which_queue_is_too_deep(rl: CommandLine, settings: Settings) -> None:
+    broker = RelierRedisBroker(settings=settings)
+    for queue, count in (("default", 4), ("low_priority", 2)):
+        broker.declare_queue(queue)
+        for _ in range(count):
+            broker.enqueue(Message(queue_name=queue, actor_name="work", args=(), kwargs={}, options={}))
+    broker.close()
+    broker.store.close()
+
+    shown = rl("admission", "status", admission_max_depth="3").stdout.splitlines()
+    assert re.fullmatch(r"ALLOWING \(\d/5000, 0\.\d%\), SHEDDING for queue default", shown[0])
+    assert ["default", "4", "3", "SHEDDING"] in [line.split() for line in shown]
+    assert ["low_priority", "2", "3", "ALLOWING"] in [line.split() for line in shown]
+    assert rl.json("admission", "status", admission_max_depth="3")["queues"] == [
+        {"queue": "default", "state": "shedding", "waiting": 4, "limit": 3},
+        {"queue": "low_priority", "state": "allowing", "waiting": 2, "limit": 3},
+    ]
+    assert "SHEDDING" not in rl("admission", "status").stdout, "the depth is not limited"
 
 
 def test_a_reset_lets_every_limit_begin_anew(rl: CommandLine, store: Store) -> None:
