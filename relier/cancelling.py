@@ -12,6 +12,7 @@ from relier.store import Store
 #: What a request to cancel a task came to:
 #: `cancelled`: it waited; it ends as `discarded`, with the reason `cancelled`, and never runs again.
 #: `marked`: nothing is known of it. If it still waits in the broker it will not run; it may have run before.
+#:   An idempotent task of which only the id is known runs all the same: its shard is that of its key.
 #: `asked`: it runs, and its worker was asked to stop it; an async actor stops, a sync one does not.
 #: `running`: it runs, and cannot be interrupted: its actor is sync, or its worker does not listen.
 #: `ended`: it had ended before.

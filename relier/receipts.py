@@ -100,7 +100,8 @@ class TaskReceipt:
         Returns `cancelled`: it ends as `discarded`, and never runs again. `asked`: it runs, and its worker was asked to
         cancel it, which an async actor notices at its next `await`. `running`: it runs, and cannot be interrupted, as a
         sync actor cannot. `ended`: it had ended before. `marked`: nothing is known of it; if it waits in the broker it
-        will not run, but it may have run before.
+        will not run, but it may have run before. Of an idempotent actor's task that waits there an id alone, as of
+        `from_id`, does not tell where it will be: it will run.
         """
         from relier.cancelling import cancel_task
 
