@@ -28,13 +28,20 @@ class Account:
     recoveries: int  #: store: tasks put back after a crash
     late_commits: int  #: store: ends that came too late and were refused
     kills: int
+    kills_wanted: int
     tasks: Aggregate
     direct: Aggregate
     disagreements: list[str] = field(default_factory=list)
 
     @property
     def agrees(self) -> bool:
-        return not self.disagreements
+        """Whether everything was counted alike, under as many kills as were wanted."""
+        return not self.disagreements and not self.lacks_kills
+
+    @property
+    def lacks_kills(self) -> bool:
+        """Whether the work was over before every kill had happened."""
+        return self.kills < self.kills_wanted
 
     def as_dict(self) -> dict[str, Any]:
         return {"agrees": self.agrees, **asdict(self)}
@@ -77,6 +84,7 @@ def draw_up(evidence: Evidence) -> Account:
         recoveries=counters.get("resurrections", 0),
         late_commits=counters.get("refused", 0),
         kills=len(evidence.deaths),
+        kills_wanted=evidence.kills_wanted,
         tasks=aggregate(effects.measured),
         direct=aggregate(evidence.direct),
     )
@@ -126,9 +134,6 @@ def _wrong_kills(evidence: Evidence) -> Iterator[str]:
     abandoned = sum(not death.is_over(evidence.effects) for death in evidence.deaths)
     if abandoned:
         yield f"Not every task that {abandoned} of the killed workers left behind ran again."
-    if len(evidence.deaths) < evidence.kills_wanted:
-        happened = f"{len(evidence.deaths)} of {evidence.kills_wanted}"
-        yield f"Only {happened} kills happened: the work was over too soon."
 
 
 def _named(names: Iterable[str]) -> str:

@@ -26,8 +26,9 @@ def demo(
     """Kill workers under real work and see every task accounted for.
 
     Each .py file of Python's standard library becomes a task for two worker processes, some of which are killed with
-    SIGKILL. The sum of the results is compared with one computed directly. Exit code 0: all agree; 1: they do not;
-    130: interrupted. Uses a private embedded server, or a namespace of its own at RELIER_REDIS_URL.
+    SIGKILL. The sum of the results is compared with one computed directly. Exit code 0: all agree; 1: they do not, or
+    too few kills happened; 130: interrupted. Uses a private embedded server, or a namespace of its own at
+    RELIER_REDIS_URL.
     """
     seed = random.randrange(1_000_000) if seed is None else seed
     interruption = Interruption()

@@ -80,8 +80,13 @@ class Report:
         return "; first run again after " + ", ".join(f"{seconds:.2f} s" for seconds in firsts) if firsts else ""
 
     def _verdict(self) -> Text:
-        told = f" ({self.seconds:.1f} s, --seed {self.seed})"
-        if self.account.agrees:
+        account, told = self.account, f" ({self.seconds:.1f} s, --seed {self.seed})"
+        if account.lacks_kills and not account.disagreements:
+            happened = f"only {account.kills} of {account.kills_wanted} kills happened before so small a job was over"
+            return Text(
+                f"All agree, but {happened}: take more files (--limit) or fewer kills (--kills)." + told, "yellow"
+            )
+        if account.agrees:
             return Text("All agree: no task was lost, and every repeated run is explained by a crash." + told, "green")
         return Text(f"They do not agree. The logs are kept in {self.demo.folder}" + told, "bold red")
 

@@ -78,7 +78,7 @@ class Demo:
             check_redis(store.client, self.surroundings.settings)
             cleanup.callback(self.fleet.close)
             account = self._work()
-            self.keep_folder = not account.agrees
+            self.keep_folder = bool(account.disagreements)
             return account
 
     def _work(self) -> Account:
