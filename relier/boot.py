@@ -18,6 +18,7 @@ from dramatiq import Broker, Worker
 from dramatiq.middleware import Middleware
 
 from relier.brokers import default_broker
+from relier.checkpoint_checks import check_checkpoint_folder
 from relier.drain import Drain
 from relier.ending import end_by_signals
 from relier.errors import RelierError
@@ -117,6 +118,7 @@ def prepare(broker: Broker, settings: Settings) -> None:
     """Install Relier on the broker and look at Redis and the broker. Raises `RelierStartupError`."""
     store = installation_of(install(broker, settings)).store
     check_redis(store.client, settings, [broker_check(broker), check_integrity])
+    check_checkpoint_folder(settings)
     record_format(store, settings)
 
 

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterator
 
 import redis
 
-from relier.checkpoint_files import CheckpointFiles
+from relier.checkpoint_files import CheckpointFiles, make_folder
+from relier.errors import RelierStartupError
 from relier.preflight import Check, Finding
 from relier.settings import Settings
 from relier.store import Store
+
+
+def check_checkpoint_folder(settings: Settings) -> None:
+    """Make the folder of checkpoints where it is missing. Raises `RelierStartupError` when that cannot be done."""
+    if settings.checkpoint_backend != "filesystem":
+        return
+    folder = settings.checkpoint_dir
+    try:
+        make_folder(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise RelierStartupError(
+            f"Relier cannot use its folder of checkpoints, RELIER_CHECKPOINT_DIR ({folder}): {error.strerror}. Refusing"
+            f" to start. Make it for the workers' user (mkdir -m 700 {folder}), name another one, or set"
+            " RELIER_CHECKPOINT_BACKEND=inline."
+        ) from error
 
 
 def checkpoint_check(store: Store) -> Check:

@@ -81,7 +81,7 @@ class CheckpointFiles:
         digest = hashlib.sha256(data).hexdigest()
         reference = Reference(secrets.token_hex(8), len(data), digest, self.folder().name)
         path = reference.path(self.root, task_id)
-        _make_folder(path.parent)
+        make_folder(path.parent)
         header = json.dumps({"v": 1, "task": task_id, "shard": shard})
         _write_durably(path, header.encode() + b"\n" + zlib.compress(data, 1))
         return str(reference)
@@ -144,7 +144,7 @@ class CheckpointFiles:
         """Make a folder and its marker before the store learns of it; of several processes one wins."""
         proposed = secrets.token_hex(8)
         folder = self.root / proposed
-        _make_folder(folder)
+        make_folder(folder)
         (folder / MARKER).touch(0o600)
         _sync_folder(folder)
         name = self._name_folder(proposed)
@@ -155,7 +155,7 @@ class CheckpointFiles:
 
     @staticmethod
     def _enter(folder: Path) -> None:
-        _make_folder(folder)
+        make_folder(folder)
         if not (folder / MARKER).exists():
             logger.warning(
                 "The folder of checkpoints is not the one that other workers use.", extra={"folder": str(folder)}
@@ -183,11 +183,11 @@ def _checked(raw: bytes, reference: Reference) -> bytes:
     return data
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder and what is missing above it, for its owner alone."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     folder.mkdir(0o700, exist_ok=True)
     _sync_folder(folder.parent)
 

@@ -133,6 +133,15 @@ def test_a_state_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> 
         assert "RELIER_STATE_DIR" in line
 
 
+def test_a_folder_of_checkpoints_that_cannot_be_made_is_refused(tmp_path: Path, private_server: PrivateServers) -> None:
+    folder = "/proc/relier/checkpoints"
+    chosen = {"redis_url": private_server().url, "checkpoint_backend": "filesystem", "checkpoint_dir": folder}
+    for done in (workers(tmp_path, actors(tmp_path), "-p", "1", **chosen), resurrector(tmp_path, **chosen)):
+        (line,) = said(done)
+        assert line.startswith(f"Relier cannot use its folder of checkpoints, RELIER_CHECKPOINT_DIR ({folder}): ")
+        assert "mkdir -m 700" in line
+
+
 def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
     url = f"unix:///tmp/{'x' * 120}/redis.sock"
     for done in (workers(tmp_path, actors(tmp_path), "-p", "1", redis_url=url), resurrector(tmp_path, redis_url=url)):
