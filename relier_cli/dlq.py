@@ -8,39 +8,13 @@ import typer
 
 from relier.errors import RelierError
 from relier.store import Store
+from relier_cli.fixes import likely_fix
 from relier_cli.lookup import described, find
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text
 from relier_cli.tasks import TaskId, show_task
 
 app = typer.Typer(help="Dead letters: why each is there, and the way out.", no_args_is_help=True)
-
-_TIMED_OUT = (
-    "It ran too long: profile the actor, or raise its limit (hard_timeout, Dramatiq's time_limit); then release it."
-)
-
-#: The likely fix for each reason.
-FIXES = {
-    "PayloadIntegrityError": (
-        "The bytes are not what the producer sent: enqueue the task again from its source and look at the storage."
-        " Never retry it blindly. If its message says that a key was missing, add that to RELIER_SIGNING_KEYS and"
-        " release it."
-    ),
-    "SchemaMigrationError": "Fix the migration, deploy it, and release the task.",
-    "HardTimeoutError": _TIMED_OUT,
-    "TimeoutError": _TIMED_OUT,
-    "TimeLimitExceeded": _TIMED_OUT,
-    "max_resurrections_exceeded": (
-        "Its workers died again and again while it ran: look at the arguments (memory, native code), fix the cause,"
-        " and release it."
-    ),
-    "ActorNotFound": "No worker knows its actor: deploy one that does, and release it.",
-    "ResultMissing": (
-        "Another task with its idempotency key did the work, and the result was not kept, which this one's pipeline or"
-        " callback needs: raise RELIER_MAX_RESULT_BYTES, or return a name instead of the data; release it later."
-    ),
-}
-_OTHER_FIX = "Look at the traceback, fix the cause, deploy, and release it: rl dlq release ID."
 
 
 @app.command("list")
@@ -116,7 +90,9 @@ def letter(store: Store, task_id: str) -> dict[str, Any]:
     found = find(store, task_id)
     if found.status != "dead":
         raise RelierError(f"Task {task_id!r} is no dead letter: it is {found.status}.")
-    return {**described(found), "likely_fix": FIXES.get(found.record.reason, _OTHER_FIX)}
+    data = described(found)
+    text = data["exception"]["message"] if data["exception"] else ""
+    return {**data, "likely_fix": likely_fix(found.record.reason, text)}
 
 
 @app.command()

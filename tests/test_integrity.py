@@ -23,6 +23,7 @@ from relier.integrity import MUTABLE_OPTIONS, MUTABLE_STAMP, Integrity, covered
 from relier.keyring import KeyRing
 from relier.settings import Settings
 from relier.store import Due, Suspicion, shard_of
+from relier_cli.fixes import likely_fix
 from tests.test_canonical import JSON, same
 
 #: The same examples in every run, without a limit to their time: a loaded machine must not make them fail.
@@ -251,6 +252,26 @@ def test_what_has_not_the_form_of_a_message_is_refused(field: str, value: Any) -
     for integrity in (signing, keyless):
         with pytest.raises(PayloadIntegrityError, match="form of a message"):
             integrity.examine(changed(PIPED, **{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("bad", "examiner", "fix"),
+    [
+        (PIPED, signing, "give it RELIER_SIGNING_KEYS"),
+        (sealed(signing, PIPED), Integrity(KeyRing.parse(OLD)), "was left out of a rotation"),
+        (changed(sealed(signing, PIPED), args=(9,)), signing, "different secrets under one name"),
+        (changed(sealed(keyless, PIPED), args=(9,)), keyless, "look at the storage"),
+        (with_stamp(sealed(keyless, PIPED), g=None), keyless, "look at the storage"),
+        (changed(PIPED, options={OPTION: 7}), keyless, "look at the storage"),
+    ],
+    ids=["unsigned", "unknown key", "signature", "checksum", "seal", "stamp"],
+)
+def test_each_way_to_be_refused_has_its_likely_fix(bad: Message[Any], examiner: Integrity, fix: str) -> None:
+    with pytest.raises(PayloadIntegrityError) as refusal:
+        examiner.examine(bad)
+    found = likely_fix("PayloadIntegrityError", str(refusal.value))
+    assert fix in found
+    assert found.lower().endswith("never retry it blindly.")
 
 
 def test_a_process_without_keys_accepts_what_it_cannot_verify_and_catches_corruption() -> None:

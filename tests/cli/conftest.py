@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from dramatiq import Message
 
+from relier.brokers.rejected import refused
+from relier.errors import PayloadIntegrityError
 from relier.hooks import encode_failure
 from relier.settings import Settings
 from relier.store import Failure, Sending, Store, shard_of
@@ -67,6 +69,13 @@ class Tasks:
         failure = Failure(False, 0.0, True, False, reason, encoded, "ValueError: no such thing")
         assert self.store.tasks.fail(self.worker, sending, fence, failure) == "dead"
         return sending
+
+    def refused(self, text: str, *args: Any) -> Sending:
+        """A message that is not what a producer sent."""
+        message = Message[Any](queue_name="default", actor_name="work", args=args, kwargs={}, options={})
+        letter, failure = refused(message, message.encode(), PayloadIntegrityError(text))
+        assert self.store.tasks.dead_letter(letter, "PayloadIntegrityError", failure)
+        return letter
 
 
 @pytest.fixture

@@ -52,6 +52,11 @@ def test_each_reason_has_its_likely_fix(rl: CommandLine, tasks: Tasks, reason: s
     assert fix in rl.json("dlq", "inspect", tasks.dead(reason=reason).task_id)["likely_fix"]
 
 
+def test_what_is_the_matter_with_a_refused_message_decides_its_likely_fix(rl: CommandLine, tasks: Tasks) -> None:
+    letter = tasks.refused("It is not signed.")
+    assert "Its producer has no keys" in rl.json("dlq", "inspect", letter.task_id)["likely_fix"]
+
+
 def test_a_task_that_is_no_dead_letter_is_refused(rl: CommandLine, tasks: Tasks) -> None:
     running, _ = tasks.running()
     done = rl("dlq", "inspect", running.task_id)
