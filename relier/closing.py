@@ -20,6 +20,7 @@ from relier.results import Returned, kept_for
 from relier.runner import LoopBlocked, RunCancelled
 from relier.runs import Phase, Run
 from relier.store import Failure
+from relier.timeouts import tell_limit
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ class Closing(Claiming):
         return kept or (settings.result_ttl if reason == "cancelled" else 0.0)
 
     def _judge(self, run: Run, error: BaseException) -> Failure:
+        tell_limit(error, self.broker, self.message)
         policy = RetryPolicy.of(self.message.options, self.actor.options)
         decision = decide(error, run.attempt, policy)
         run.exhausted = decision.exhausted

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from dramatiq.middleware import TimeLimitExceeded
+from dramatiq import Broker
+from dramatiq.middleware import TimeLimit, TimeLimitExceeded
 
 from relier.errors import HardTimeoutError
+from relier.hooks import option
 
-__all__ = ["FALLBACK", "LIMIT_OPTIONS", "Limits", "TimeoutError", "check_timeouts"]
+__all__ = ["FALLBACK", "LIMIT_OPTIONS", "Limits", "TimeoutError", "check_timeouts", "tell_limit"]
 
 #: Options of async actors.
 LIMIT_OPTIONS = ("soft_timeout", "hard_timeout", "on_soft_timeout")
@@ -58,6 +60,17 @@ class Limits:
             f"Actor {actor_name!r} has no hard_timeout, and ran longer than the {self.hard:g} s that such actors get."
             " Set one: rl_actor(hard_timeout=<seconds>)."
         )
+
+
+def tell_limit(error: BaseException, broker: Broker, message: Any) -> None:
+    """Give Dramatiq's `TimeLimitExceeded`, which comes without a text, the one that an async actor's has."""
+    if not isinstance(error, TimeLimitExceeded) or error.args:
+        return
+    limit = option(broker, message, "time_limit")
+    if limit is None:
+        limit = next((m.time_limit for m in broker.middleware if isinstance(m, TimeLimit)), None)
+    if isinstance(limit, int | float):
+        error.args = Limits(limit / 1000, source="time_limit").exceeded(message.actor_name).args
 
 
 def check_timeouts(actor_name: str, is_async: bool, options: Mapping[str, Any]) -> None:

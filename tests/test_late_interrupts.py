@@ -15,7 +15,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import TimeLimitExceeded
 
 import relier
-from relier import closing, execution, rl_actor
+from relier import TaskFailedError, closing, execution, rl_actor
 from relier.installation import installation_of
 from relier.settings import Settings
 from tests.waiting import wait_until
@@ -103,3 +103,16 @@ def test_a_time_limit_that_comes_after_the_user_code_changes_nothing(broker: Stu
     assert counters[expected] == tasks
     assert counters.get("handed_over", 0) == 0
     assert counters.get("failed", 0) == (tasks if fails else 0)
+
+
+@pytest.mark.parametrize(("options", "limit"), [({"time_limit": 2500}, "2.5 s"), ({}, "600 s")])
+@pytest.mark.usefixtures("worker")
+def test_a_task_that_a_time_limit_ended_tells_which(broker: StubBroker, options: dict[str, Any], limit: str) -> None:
+    @rl_actor(broker=broker, store_results=True, **options)
+    def act() -> None:
+        raise TimeLimitExceeded  # Dramatiq, too, raises it without a text.
+
+    with pytest.raises(TaskFailedError) as failed:
+        act.push().result(timeout=30)
+    assert failed.value.reason == "TimeLimitExceeded"
+    assert f"It ran longer than the time_limit of 'act' ({limit})." in str(failed.value)
