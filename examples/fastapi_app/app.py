@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
+import redis
 from fastapi import Depends, FastAPI, Query, Request, Response, status
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -48,7 +49,10 @@ async def too_many_tasks(request: Request, error: AdmissionRejectedError) -> JSO
 
 
 @app.exception_handler(StoreUnavailableError)
-async def store_is_away(request: Request, error: StoreUnavailableError) -> JSONResponse:
+@app.exception_handler(redis.ConnectionError)  # What a push raises is the broker's.
+@app.exception_handler(redis.TimeoutError)
+async def redis_is_away(request: Request, error: Exception) -> JSONResponse:
+    """The task may have been accepted or not; an `idempotency_key` would make another try harmless."""
     return JSONResponse({"detail": "Try again later."}, status.HTTP_503_SERVICE_UNAVAILABLE, {"Retry-After": "1"})
 
 

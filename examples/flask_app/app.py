@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from flask import Flask, jsonify, request, url_for
+import redis
+from flask import Flask, abort, jsonify, request, url_for
 from tasks import count_words
 
 from relier import (
@@ -39,13 +40,19 @@ def too_many_tasks(error: AdmissionRejectedError) -> Any:
 
 
 @app.errorhandler(StoreUnavailableError)
-def store_is_away(error: StoreUnavailableError) -> Any:
+@app.errorhandler(redis.ConnectionError)  # What a push raises is the broker's.
+@app.errorhandler(redis.TimeoutError)
+def redis_is_away(error: Exception) -> Any:
+    """The task may have been accepted or not; an `idempotency_key` would make another try harmless."""
     return {"detail": "Try again later."}, 503, {"Retry-After": "1"}
 
 
 @app.post("/counts")
 def create_count() -> Any:
-    receipt = count_words.push(request.get_json()["text"])
+    body = request.get_json()
+    if not isinstance(body, dict) or not isinstance(body.get("text"), str):
+        abort(400, "The body is a JSON object with a text.")
+    receipt = count_words.push(body["text"])
     return {"id": receipt.id}, 202, {"Location": url_for("get_status", task_id=receipt.id, _external=True)}
 
 

@@ -6,6 +6,8 @@ import json
 import math
 from collections.abc import Callable
 
+import redis
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt
@@ -38,8 +40,12 @@ class RelierErrors:
         if isinstance(error, AdmissionRejectedError):  # Whole seconds, and never too early.
             retry_after = max(1, math.ceil(error.retry_after))
             return JsonResponse({"detail": "Too many tasks."}, status=429, headers={"Retry-After": str(retry_after)})
-        if isinstance(error, StoreUnavailableError):
+        # What a push raises is the broker's: the task may have been accepted or not; an `idempotency_key` would make
+        # another try harmless.
+        if isinstance(error, StoreUnavailableError | redis.ConnectionError | redis.TimeoutError):
             return JsonResponse({"detail": "Try again later."}, status=503, headers={"Retry-After": "1"})
+        if isinstance(error, BadRequest):
+            return JsonResponse({"detail": str(error)}, status=400)
         return None
 
 
@@ -52,10 +58,29 @@ def task_of_caller(request: HttpRequest, task_id: str) -> TaskReceipt:
     return TaskReceipt.from_id(task_id)
 
 
+def text_of(request: HttpRequest) -> str:
+    """Return the text that a request brings."""
+    try:
+        text = json.loads(request.body)["text"]
+    except (ValueError, TypeError, KeyError):
+        text = None
+    if not isinstance(text, str):
+        raise BadRequest("The body is a JSON object with a text.")
+    return text
+
+
+def wait_of(request: HttpRequest) -> float:
+    """Return how long (s) a request waits for a result."""
+    try:
+        return min(max(0.0, float(request.GET.get("wait", 0))), LONGEST_WAIT)
+    except ValueError:
+        raise BadRequest("wait is a number of seconds.") from None
+
+
 @csrf_exempt
 @require_POST
 def create_count(request: HttpRequest) -> HttpResponse:
-    receipt = count_words.push(json.loads(request.body)["text"])
+    receipt = count_words.push(text_of(request))
     location = request.build_absolute_uri(reverse("task", args=[receipt.id]))
     return JsonResponse({"id": receipt.id}, status=202, headers={"Location": location})
 
@@ -73,7 +98,7 @@ def task(request: HttpRequest, task_id: str) -> HttpResponse:
 @require_GET
 def get_result(request: HttpRequest, task_id: str) -> HttpResponse:
     """Return the result; a client may `wait` some seconds for it."""
-    wait = min(float(request.GET.get("wait", 0)), LONGEST_WAIT)
+    wait = wait_of(request)
     try:
         return JsonResponse({"id": task_id, "result": task_of_caller(request, task_id).result(timeout=wait)})
     except ResultTimeout:
