@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from relier.errors import RelierError
-from relier.store import Store
+from relier.store import Record, Store
 from relier_cli.fixes import likely_fix
-from relier_cli.lookup import described, find
+from relier_cli.lookup import claims, described, failure_of, find
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text
 from relier_cli.tasks import TaskId, show_task
@@ -30,8 +30,11 @@ def list_letters(
     if as_json:
         print_json({"dead_letters": letters, "total": total})
         return
-    names = ("id", "actor", "queue", "reason", "message", "attempts", "resurrection_count", "dead_lettered_at")
-    headers = ("id", "actor", "queue", "reason", "message", "attempts", "crashes", "dead since")
+    names = ["id", "actor", "queue", "reason", "message", "attempts", "resurrection_count", "dead_lettered_at"]
+    headers = ["id", "actor", "queue", "reason", "message", "attempts", "crashes", "dead since"]
+    if any(letter["claimed_id"] for letter in letters):
+        names += ["claimed_id", "claimed_actor"]
+        headers += ["claimed id", "claimed actor"]
     print_table(headers, ([letter[name] for name in names] for letter in letters))
     typer.echo(f"{len(letters)} of {total} dead letters")
 
@@ -49,11 +52,12 @@ def fetch(store: Store, limit: int) -> tuple[list[dict[str, Any]], int]:
             "actor": record.actor,
             "queue": record.queue,
             "reason": record.reason,
-            "message": _message(record.runs[-1].detail if record.runs else ""),
+            "message": _message(record),
             "attempts": record.attempt,
             "resurrection_count": record.crashes,
             "created_at": iso(record.created_at),
             "dead_lettered_at": iso(died),
+            **claims(record),
         }
         for task_id, _, died in places
         if (record := records.get(task_id))
@@ -61,8 +65,13 @@ def fetch(store: Store, limit: int) -> tuple[list[dict[str, Any]], int]:
     return letters, store.live()["dead_letters"]
 
 
-def _message(detail: str) -> str | None:
-    text = " ".join(detail.split())
+def _message(record: Record) -> str | None:
+    """Return how its last run ended; of what never ran, why not."""
+    if record.runs:
+        text = " ".join(record.runs[-1].detail.split())
+    else:
+        failure = failure_of(record) or {"message": ""}
+        text = " ".join(failure["message"].split())
     return (text if len(text) <= 80 else text[:79] + "…") or None
 
 

@@ -40,6 +40,7 @@ def find(store: Store, task_id: str) -> Found:
     if shard is None or record is None:
         raise RelierError(
             f"There is no record of task {task_id!r}: no worker has claimed it yet, or it ended and was forgotten."
+            " Had its message been refused as not what a producer sent, `rl dlq list` would have it under raw-…."
         )
     summary = survey.shard(shard).get(task_id)
     status = summary.status(survey.now()) if summary else record.status
@@ -56,6 +57,7 @@ def described(found: Found) -> dict[str, Any]:
         "state": record.state,
         "actor": record.actor,
         "queue": record.queue,
+        **claims(record),
         **arguments(record.body),
         "payload_version": record.payload_version,
         "reason": record.reason or None,
@@ -98,6 +100,18 @@ def arguments(body: bytes) -> dict[str, Any]:
         return {"args": list(message.args), "kwargs": dict(message.kwargs)}
     except Exception:  # An encoder of the application's may raise anything.
         return {"args": None, "kwargs": None, "raw_base64": base64.b64encode(body).decode()}
+
+
+def claims(record: Record) -> dict[str, str | None]:
+    """Return which task and actor a refused message claims to be: nobody vouches for that. None: it is no such one."""
+    nothing: dict[str, str | None] = {"claimed_id": None, "claimed_actor": None}
+    if record.actor or not record.body:
+        return nothing
+    try:
+        message: Message[Any] = Message.decode(record.body)
+        return {"claimed_id": str(message.message_id)[:64], "claimed_actor": str(message.actor_name)[:64]}
+    except Exception:  # An encoder of the application's may raise anything.
+        return nothing
 
 
 def failure_of(record: Record) -> dict[str, str] | None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from relier.store import Store
+import pytest
+from dramatiq import Message
+
+from relier.store import Sending, Store, shard_of
 from tests.cli.conftest import CommandLine, Tasks
 
 
@@ -55,6 +58,31 @@ def test_each_reason_has_its_likely_fix(rl: CommandLine, tasks: Tasks, reason: s
 def test_what_is_the_matter_with_a_refused_message_decides_its_likely_fix(rl: CommandLine, tasks: Tasks) -> None:
     letter = tasks.refused("It is not signed.")
     assert "Its producer has no keys" in rl.json("dlq", "inspect", letter.task_id)["likely_fix"]
+
+
+def test_a_refused_message_tells_what_it_claims_to_be(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    letter = tasks.refused("It is not signed.", "seven")
+    claimed = Message[Any].decode(letter.body).message_id
+
+    (listed,) = rl.json("dlq", "list")["dead_letters"]
+    assert (listed["id"], listed["actor"]) == (letter.task_id, "")
+    assert (listed["claimed_id"], listed["claimed_actor"]) == (claimed, "work")
+    assert listed["message"].startswith("It is not signed. It claims to be task ")
+    heading, line, _ = rl("dlq", "list").stdout.splitlines()
+    assert heading.endswith("CLAIMED ID                            CLAIMED ACTOR")
+    assert line.split()[-2:] == [claimed, "work"]
+    assert f"claimed id:          {claimed}" in rl("dlq", "inspect", letter.task_id).stdout
+
+    asked = rl("tasks", "inspect", claimed)
+    assert asked.returncode == 1
+    assert "`rl dlq list` would have it under raw-" in asked.stderr
+
+
+def test_only_refused_messages_claim_anything(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    tasks.dead()
+    store.tasks.dead_letter(Sending("odd", shard_of("odd"), "default", "", b"\xff\x00"), "PayloadIntegrityError", b"")
+    assert "CLAIMED" not in rl("dlq", "list").stdout
+    assert {letter["claimed_id"] for letter in rl.json("dlq", "list")["dead_letters"]} == {None}
 
 
 def test_a_task_that_is_no_dead_letter_is_refused(rl: CommandLine, tasks: Tasks) -> None:
