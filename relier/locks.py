@@ -154,7 +154,7 @@ class IdempotencyLock:
     def _commit(self) -> None:
         result = self._result
         if result is None:
-            log.warning("An idempotency_lock ended without set_result; None is remembered.", key=_name(self.key))
+            log.warning("An idempotency_lock ended without set_result; None is remembered.", **self.named())
             result = get_encoder().encode({"result": None})
         if not _patiently(lambda: self._locks.commit(self._digest, self._holder, self.ttl, result), COMMIT_PATIENCE):
             raise StaleFenceError(
@@ -165,11 +165,16 @@ class IdempotencyLock:
         try:
             self._locks.release(self._digest, self._holder)
         except UNAVAILABLE:
-            log.warning("An idempotency_lock could not be freed; it lapses.", key=_name(self.key))
+            log.warning("An idempotency_lock could not be freed; it lapses.", **self.named())
 
     def renew(self) -> bool:
         """Keep the lock for another in-flight time; done while it is held. False: it is lost."""
         return self._locks.renew(self._digest, self._holder, self.in_flight)
+
+    def named(self) -> dict[str, str]:
+        """Return what a log may say of it: the task that holds it, and of the key a digest, since a key is data."""
+        in_task = {"task": self._holder.owner} if self._holder.fence else {}
+        return {"key": self._digest, **in_task}
 
     @property
     def _locks(self) -> Locks:
@@ -181,11 +186,6 @@ class IdempotencyLock:
 def _holder() -> Holder:
     token, run = secrets.token_hex(8), current.get()
     return Holder(token, token, 0) if run is None else Holder(token, run.task_id, run.fence)
-
-
-def _name(key: Any) -> str:
-    """Return what a log may say of a key: never data."""
-    return digest("lock", key)
 
 
 def _patiently(call: Callable[[], T], seconds: float) -> T:
@@ -247,7 +247,7 @@ class _Keeper:
         except UNAVAILABLE:
             return
         if not kept and lock in self._held:
-            log.warning("An idempotency_lock was lost while its code runs.", key=_name(lock.key))
+            log.warning("An idempotency_lock was lost while its code runs.", **lock.named())
             self.drop(lock)
 
 

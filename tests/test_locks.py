@@ -107,6 +107,14 @@ def test_without_a_result_none_is_remembered_with_a_warning(caplog: pytest.LogCa
     assert "secret" not in caplog.text
 
 
+def test_a_warning_names_the_task_whose_code_holds_the_lock(caplog: pytest.LogCaptureFixture) -> None:
+    in_task("some-task", 11)
+    with caplog.at_level(logging.WARNING), idempotency_lock("secret@example.com", 60):
+        pass
+    assert "task='some-task'" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_the_next_run_of_a_task_has_its_lock_at_once_and_the_old_one_can_do_nothing() -> None:
     in_task("t", 10)
     old = idempotency_lock("k", 60).__enter__()
