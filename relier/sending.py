@@ -12,7 +12,16 @@ from dramatiq.worker import ConsumerThread
 
 from relier.admission import admission_of
 from relier.arrivals import arrived_unsigned, may_vouch
-from relier.envelope import OPTION, Stamp, is_stamped, keeps_stamps, stamp_again, stamp_first_hand, version_of
+from relier.envelope import (
+    HIGHEST_FENCE,
+    OPTION,
+    Stamp,
+    is_stamped,
+    keeps_stamps,
+    stamp_again,
+    stamp_first_hand,
+    version_of,
+)
 from relier.idempotency import key_of, terms_of
 from relier.settings import Settings
 from relier.store import Sending
@@ -75,6 +84,7 @@ def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -
         follow_up=stamp.follow_up,
         key=terms_of(broker, message, stamp.key, settings),
         unsigned=arrived_unsigned(message),
+        created=max(0, min(stamp.created_ms, HIGHEST_FENCE // 1000)) / 1000,  # A stamp may hold any number.
     )
 
 

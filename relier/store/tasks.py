@@ -60,6 +60,7 @@ class Tasks(SweeperCalls, CustodyCalls):
             self._keep,
             self.snapshots,
             _protections(sending),
+            micros(sending.created),
             *self._triples(settled),
         )
         if commit is None:

@@ -191,3 +191,6 @@ class Sending:
     follow_up: bool = False
     key: KeyTerms | None = None
     unsigned: bool = False  #: accepted though nobody has signed it, since signatures are not required yet
+    created: float = 0.0  #: when its message was made, in seconds since the epoch on its producer's clock; 0: unknown
+    on_dead: str = ""  #: queue and actor, separated by a line feed, that get its dead record
+    job: str = ""  #: the digest of its job key, which also decided its shard

@@ -5,7 +5,8 @@
 -- ARGV  1 now or ''   2 caller   3 task id   4 nonce   5 fence in the copy's stamp (0: a first-hand copy)
 --       6 '1' if the caller has its suspect slot free for this task   7 '1' if a follow-up (other copies may come)
 --       8 max resurrections   9 queue   10 actor   11 payload version   12 body   13 retention (µs)
---       14 how many snapshots the caller has taken   15 the task's protections (JSON), '' when it has none   16… settles
+--       14 how many snapshots the caller has taken   15 the task's protections (JSON), '' when it has none   16 when the copy's message was made (µs, its
+--       producer's clock; 0: unknown)   17… settles
 --         key    its idempotency key: k its digest, on what a duplicate does, hooks and needs: 1 if hooks follow a completion, and if
 --                they need its result; ttl and res (ms), flight and keep (µs); see include/idempotency.lua
 --         unsigned    1 if nobody has signed it and it is accepted all the same
@@ -32,7 +33,7 @@ local slot_free, max_crashes, keep = ARGV[6] == '1', tonumber(ARGV[8]), tonumber
 local protections = ARGV[15] ~= '' and cjson.decode(ARGV[15]) or {}
 local key = protections.key
 
-settle_rest(16, keep)
+settle_rest(17, keep)
 if buried(caller) then return { 'fenced' } end
 local rec, newer = load(id)
 if newer then return { 'newer' } end

@@ -24,7 +24,7 @@ local rec, newer = load(id)
 if newer then return 'newer' end
 
 local function decline()
-  local before = rec[DECLINED] or 0
+  local before = rec[DECLINED]
   rec[FENCE], rec[PAYLOAD_VERSION], rec[BODY] = math.max(rec[FENCE], seen), tonumber(ARGV[8]), ARGV[9]
   rec[DECLINED] = before + 1
   put_back(id, rec, now, before == 0 and AT_ONCE or due_time(now) + math.min(LONGEST, AGAIN * 2 ^ math.min(before - 1, 20)))
