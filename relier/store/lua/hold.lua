@@ -18,6 +18,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include discarding
 local now = now_us()
 local id, action, keep, who = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local FAR = 4102444800000000 -- the year 2100: held until somebody releases it
@@ -43,23 +44,14 @@ if action == 'hold' then
   put_back(id, rec, now, FAR)
   event(now, 'held', id, 'by', who)
 elseif action == 'cancel' then
-  if state == 'd' then
-    redis.call('ZREM', DLQ, id)
-    count('dlq_left')
-  end
-  leave_key(id, rec, now)
-  rec[REASON] = 'cancelled'
-  remember_end(id, rec, 'discarded', keep)
-  count('discarded')
-  count('discarded:cancelled')
-  event(now, 'discarded', id, 'reason', 'cancelled', 'by', who)
+  discard_task(id, rec, now, keep, 'cancelled', who)
 else
   if state == 'd' then
     redis.call('ZREM', DLQ, id)
     count('dlq_left')
     rec[ATTEMPT], rec[OUTCOME] = 0, ''
   end
-  rec[REASON], rec[GRANTED] = '', now
+  rec[REASON], rec[GRANTED], rec[EXEMPT] = '', now, now
   remember_run(rec, who, now, 'released')
   put_back(id, rec, now, due_time(now))
   event(now, 'released', id, 'by', who)

@@ -1,0 +1,17 @@
+-- Ends a task from outside, for a reason that somebody gave: it never runs again. Used on what waits, and on dead letters; a running
+-- task is its owner's. What waits for its idempotency key goes on, a copy that comes later finds it settled.
+--
+-- The caller has seen that the task may end, and saves the record in the same script: a crash before that changed nothing, after it the
+-- task has ended and is counted once. `keep`: how long (µs) its id is remembered at least. Needs record, due_time, end, result, idempotency.
+local function discard_task(id, rec, now, keep, reason, who)
+  if rec[STATE] == 'd' then
+    redis.call('ZREM', DLQ, id)
+    count('dlq_left')
+  end
+  leave_key(id, rec, now)
+  rec[REASON] = reason
+  remember_end(id, rec, 'discarded', keep)
+  count('discarded')
+  count('discarded:' .. reason)
+  event(now, 'discarded', id, 'reason', reason, 'by', who)
+end
