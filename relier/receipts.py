@@ -62,11 +62,14 @@ class TaskReceipt:
     @classmethod
     def of(cls, message: Any, broker: Broker) -> Self:
         """Make the receipt of a message that was just enqueued."""
-        from relier.envelope import stamp_of
+        from relier.envelope import OPTION, Fresh, stamp_of
         from relier.results import kept_for
 
-        stamp = stamp_of(message)
         kept = kept_for(broker, message, broker.__dict__["relier_installation"].settings)
+        option = message.options.get(OPTION)
+        if type(option) is Fresh:  # This process wrote it; every push comes by here.
+            return cls(option["id"], True, option["s"], option["t"], kept, broker)
+        stamp = stamp_of(message)
         return cls(stamp.task_id, True, stamp.shard, stamp.created_ms, kept, broker)
 
     def status(self) -> TaskStatus:

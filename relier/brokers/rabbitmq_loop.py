@@ -15,7 +15,6 @@ from typing import Any
 
 from dramatiq.worker import WorkerThread
 from pika.adapters.select_connection import EPollPoller, IOLoop
-from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 
 logger = logging.getLogger(__name__)
 
@@ -23,27 +22,6 @@ logger = logging.getLogger(__name__)
 LEFT = 0.1
 #: Longest wait (s) of a caller for the network, between two looks at its own deadline.
 LOOK = 0.5
-
-
-#: More bytes than this are not copied into one piece.
-ONE_PIECE = 65_536
-
-
-def send_at_once(connection: Any) -> None:
-    """Send what pika has buffered, in one piece.
-
-    It would wait until the socket is writable, and send the three frames of a message one by one: two more calls of the
-    kernel, and as many packets. Not over TLS, where a write that was begun must go on with the same bytes.
-    """
-    transport: Any = getattr(connection, "_transport", None)
-    if type(transport) is not _AsyncPlaintextTransport or not transport._tx_buffers:
-        return
-    buffers = transport._tx_buffers
-    if len(buffers) > 1 and transport.get_write_buffer_size() <= ONE_PIECE:
-        piece = b"".join(buffers)
-        buffers.clear()
-        buffers.append(piece)
-    transport._on_socket_writable()
 
 
 class SharedLoop:

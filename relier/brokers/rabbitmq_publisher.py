@@ -14,7 +14,6 @@ import pika
 
 from relier.brokers.rabbitmq_connection import Link, Parameters, closed
 from relier.brokers.rabbitmq_frames import Frames
-from relier.brokers.rabbitmq_loop import send_at_once
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +132,7 @@ class Publisher:
         elif self._ready:
             while self._waiting:
                 self._send_one(self._waiting.popleft())
-            send_at_once(self._link.connection)
+            self._frames.flush()
         elif self._waiting:
             self._link.demand()
 
