@@ -37,7 +37,12 @@ class Keys:
     def of_tasks(self, worker: str) -> list[str]:
         """Return the keys of every shard that tell of tasks and limits, the own sets of `worker` included."""
         shards = range(SHARDS)
-        return [key for shard in shards for key in (*self.shard(shard, worker), *self.admission(shard)[:2])]
+        more = [key for shard in shards for key in (*self.admission(shard)[:2], self.letters(shard))]
+        return [key for shard in shards for key in self.shard(shard, worker)] + more
+
+    def letters(self, shard: int) -> str:
+        """Return the summaries of a shard's dead letters: task id -> a packed array (see `include/letters.lua`)."""
+        return f"{self._prefixes[shard]}letters"
 
     def lots(self, shard: int) -> str:
         """Return the set of the lots in which a shard's tasks are parked."""

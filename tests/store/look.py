@@ -22,7 +22,8 @@ end
 local owned = {}
 for i = 2, #ARGV do owned[i - 1] = redis.call('ZRANGE', own_key(ARGV[i]), 0, -1) end
 return { records, redis.call('ZRANGE', DUE, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', DLQ, 0, -1),
-  redis.call('ZRANGE', DEAD, 0, -1), redis.call('HGETALL', META), owned, redis.call('ZRANGE', END, 0, -1) }
+  redis.call('ZRANGE', DEAD, 0, -1), redis.call('HGETALL', META), owned, redis.call('ZRANGE', END, 0, -1),
+  redis.call('HKEYS', string.sub(REC, 1, -4) .. 'letters') }
 """
 
 
@@ -57,6 +58,7 @@ class Look:
     records: dict[str, Seen] = field(default_factory=dict)
     due: dict[str, int] = field(default_factory=dict)
     letters: set[str] = field(default_factory=set)
+    summaries: set[str] = field(default_factory=set)
     remembered: set[str] = field(default_factory=set)
     dead: dict[int, set[str]] = field(default_factory=dict)
     floors: dict[int, int] = field(default_factory=dict)
@@ -75,7 +77,7 @@ def look(store: Store, shards: Iterable[int], workers: Iterable[str]) -> Look:
 
 
 def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
-    records, due, letters, dead, meta, owned, remembered = reply
+    records, due, letters, dead, meta, owned, remembered, summaries = reply
     for task_id, state, fence, owner, sticky, suspect, attempt, crashes, outcome, packed in records:
         seen.records[task_id.decode()] = Seen(
             state.decode(),
@@ -90,6 +92,7 @@ def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
         )
     seen.due.update((task_id.decode(), int(float(at))) for task_id, at in zip(due[::2], due[1::2], strict=True))
     seen.letters |= {task_id.decode() for task_id in letters}
+    seen.summaries |= {task_id.decode() for task_id in summaries}
     seen.remembered |= {task_id.decode() for task_id in remembered}
     seen.dead[shard] = {worker.decode() for worker in dead}
     seen.owned.update(((shard, w), {t.decode() for t in ids}) for w, ids in zip(workers, owned, strict=True) if ids)
@@ -118,6 +121,8 @@ def inconsistencies(seen: Look) -> list[str]:
             found.append(f"{task_id} is {'' if task_id in seen.letters else 'not '}in the DLQ: {record}")
         if record.state in "rs" and record.outcome:
             found.append(f"{task_id} has not ended, but has an outcome: {record}")
+    if seen.letters != seen.summaries:
+        found.append(f"dead letters {seen.letters}, but summaries of {seen.summaries}")
     for what, ids in (
         ("due", set(seen.due)),
         ("a dead letter", seen.letters),

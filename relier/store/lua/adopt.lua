@@ -9,6 +9,7 @@
 -- A crash before it: the next beat repeats it. After it: a run like any other.
 -- include clock
 -- include record
+-- include letters
 -- include due_time
 -- include end
 -- include result
@@ -24,8 +25,7 @@ if not rec then
   count('accepted')
 end
 if rec[STATE] == 'd' then
-  redis.call('ZREM', DLQ, id)
-  count('dlq_left')
+  leave_dlq(id)
   rec[OUTCOME] = ''
 end
 local key = ARGV[11] ~= '' and cjson.decode(ARGV[11]).key

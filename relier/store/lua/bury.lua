@@ -8,6 +8,7 @@
 -- A crash after it: claim refuses the dead worker here and takes over what it still owns.
 -- include clock
 -- include record
+-- include letters
 -- include due_time
 -- include end
 -- include result

@@ -21,6 +21,7 @@
 -- age (µs) as its second part: one that is old enough is on disk, whatever became of it last.
 -- include clock
 -- include record
+-- include letters
 -- include due_time
 -- include end
 -- include result
@@ -63,8 +64,9 @@ local function repeat_of(owner)
     count('completed')
   else
     rec[GRANTED], rec[RESULT] = now, ''
-    remember_run(rec, caller, now, 'failed', 'The result under its idempotency key was not kept; its hooks need it.')
-    to_dlq(id, rec, now, 'ResultMissing')
+    local why = 'The result under its idempotency key was not kept; its hooks need it.'
+    remember_run(rec, caller, now, 'failed', why)
+    to_dlq(id, rec, now, 'ResultMissing', why)
   end
   own('h')
   return reply('duplicate')
@@ -118,8 +120,7 @@ local state = rec[STATE]
 if seen > rec[FENCE] and (state == 'r' or state == 's' or state == 'd') then
   event(now, 'store lost data', id, 'fence', int(seen))
   if state == 'd' then
-    redis.call('ZREM', DLQ, id)
-    count('dlq_left')
+    leave_dlq(id)
     rec[OUTCOME] = ''
   end
   rec[BODY] = ARGV[12]

@@ -9,6 +9,7 @@
 -- the copy that comes back is acknowledged.
 -- include clock
 -- include record
+-- include letters
 -- include due_time
 -- include end
 -- include result
@@ -24,7 +25,7 @@ if not rec then
   count('accepted')
 end
 rec[STATE], rec[FENCE], rec[RESULT], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), ARGV[6], true
-to_dlq(id, rec, now, ARGV[5])
+to_dlq(id, rec, now, ARGV[5], failure_text(ARGV[6]))
 if ARGV[5] == 'PayloadIntegrityError' then count('integrity_failures') end
 leave_key(id, rec, now)
 save(id, rec)

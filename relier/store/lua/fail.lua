@@ -11,6 +11,7 @@
 -- hooks pending it is owned, and replayed). Nothing else schedules a retry, so none is lost between two systems.
 -- include clock
 -- include record
+-- include letters
 -- include due_time
 -- include end
 -- include result
@@ -40,7 +41,7 @@ if verdict == 'retry' then
   set_due(id, due_time(now) + tonumber(ARGV[6]))
   count('retries')
 else
-  to_dlq(id, rec, now, ARGV[9])
+  to_dlq(id, rec, now, ARGV[9], ARGV[12])
   leave_key(id, rec, now)
   if ARGV[8] == '1' then
     rec[STATE] = 'h'

@@ -13,6 +13,7 @@
 -- A crash before it: nothing happened. After it: the mark is in the record; a released task is due.
 -- include clock
 -- include record
+-- include letters
 -- include due_time
 -- include end
 -- include result
@@ -47,8 +48,7 @@ elseif action == 'cancel' then
   discard_task(id, rec, now, keep, 'cancelled', who)
 else
   if state == 'd' then
-    redis.call('ZREM', DLQ, id)
-    count('dlq_left')
+    leave_dlq(id)
     rec[ATTEMPT], rec[OUTCOME] = 0, ''
   end
   rec[REASON], rec[GRANTED], rec[EXEMPT] = '', now, now

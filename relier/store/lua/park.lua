@@ -10,6 +10,7 @@
 -- A crash before it: the records are due and looked at again. After it: parked, or dead; a repetition changes nothing more.
 -- include clock
 -- include record
+-- include letters
 -- include due_time
 -- include end
 -- include result
@@ -23,7 +24,7 @@ local function dead_letter(id, rec, failure)
   local reason = PARKED[rec[REASON]]
   leave_lot(id, rec)
   rec[STATE], rec[FENCE], rec[RESULT], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), failure, true
-  to_dlq(id, rec, now, reason)
+  to_dlq(id, rec, now, reason, failure_text(failure))
   leave_key(id, rec, now)
   letters[#letters + 1] = id
 end

@@ -1,4 +1,4 @@
--- What one crash of its owner means for a task. Used by bury and by a claim that takes over; needs idempotency.
+-- What one crash of its owner means for a task. Used by bury and by a claim that takes over; needs letters and idempotency.
 
 -- R9: after its second crash a task is a suspect and runs alone. The first crash is forgiven, because most tasks that
 -- died with a worker are innocent and their next run shall not wait; with max_resurrections = 1 there is no second chance to give.
@@ -18,7 +18,7 @@ local function crashed(id, rec, now)
   if rec[CRASHES] > rec[MAX_CRASHES] then
     disown(id, rec)
     rec[STATE], rec[FENCE], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), true
-    to_dlq(id, rec, now, 'max_resurrections_exceeded')
+    to_dlq(id, rec, now, 'max_resurrections_exceeded', 'Its worker died ' .. rec[CRASHES] .. ' times.')
     leave_key(id, rec, now)
     return true
   end

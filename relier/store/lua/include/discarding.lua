@@ -2,12 +2,9 @@
 -- task is its owner's. What waits for its idempotency key goes on, a copy that comes later finds it settled.
 --
 -- The caller has seen that the task may end, and saves the record in the same script: a crash before that changed nothing, after it the
--- task has ended and is counted once. `keep`: how long (µs) its id is remembered at least. Needs record, due_time, end, result, idempotency.
+-- task has ended and is counted once. `keep`: how long (µs) its id is remembered at least. Needs record, letters, due_time, end, result, idempotency.
 local function discard_task(id, rec, now, keep, reason, who)
-  if rec[STATE] == 'd' then
-    redis.call('ZREM', DLQ, id)
-    count('dlq_left')
-  end
+  if rec[STATE] == 'd' then leave_dlq(id) end
   leave_key(id, rec, now)
   rec[REASON] = reason
   remember_end(id, rec, 'discarded', keep)

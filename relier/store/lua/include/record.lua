@@ -3,7 +3,7 @@
 -- Shard keys, the same for every shard script:
 --   KEYS[1] rec   hash  task id -> record          KEYS[2] due   zset  task id -> time of its next publication (µs; see include/due.lua)
 --   KEYS[3] meta  hash  floor, clocks and counters  KEYS[4] dead  zset  buried worker id -> time of its burial
---   KEYS[5] ev    stream of what is not ordinary    KEYS[6] dlq   zset  task id -> time of its dead-lettering
+--   KEYS[5] ev    stream of what is not ordinary    KEYS[6] dlq   zset  task id -> time of its dead-lettering (see include/letters.lua)
 --   KEYS[7] end   zset  id of an ended task -> age of the shard at which it is forgotten (µs; see include/end.lua)
 --   KEYS[8] own   zset of the calling worker: task id -> how many snapshots the worker had taken when it asked for the run (R8)
 -- Another worker's own set is reached by name: it carries the same hash tag, so it is in the same slot.
@@ -97,14 +97,6 @@ local function put_back(id, rec, now, due)
   disown(id, rec)
   rec[STATE], rec[FENCE], rec[NONCE], rec[STICKY], rec[PUBS] = 's', next_fence(now, rec[FENCE]), '', true, 0
   set_due(id, due)
-end
-
-local function to_dlq(id, rec, now, reason)
-  rec[OUTCOME], rec[REASON] = 'dead', reason
-  redis.call('ZADD', DLQ, int(now), id)
-  redis.call('ZREM', DUE, id)
-  count('dead')
-  event(now, 'dead', id, 'reason', reason)
 end
 
 -- What a run may expect that the record does not know, after the store lost data; nil while the record decides.
