@@ -1,8 +1,8 @@
 """One purge and one task: where its copies are when the mark is set, and whose clock says how old it is.
 
-The life cycle itself is the other model's concern: here a task waits in a queue, in a worker's hands or in the store, runs, or has
-ended. One task is enough, since a purge judges each by itself: it is `old` when it was enqueued before the purge began, `new` when
-after that ended, and of one in between nothing is promised. Time is the server's, in steps.
+The life cycle itself is the other model's concern: here a task waits in a queue, in a worker's hands or in the store,
+runs, or has ended. One task is enough, since a purge judges each by itself: it is `old` when it was enqueued before the
+purge began, `new` when after that ended, and of one in between nothing is promised. Time is the server's, in steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Rules:
     """What makes a purge safe, piece by piece. One off must give a counterexample."""
 
     mark_checked: bool = True
-    """Each claim of a copy asks the mark: what was in a worker's hands, or came back, is in no queue that can be drained."""
+    """Each claim of a copy asks the mark: what was in a worker's hands, or came back, was in no queue to be drained."""
     corrected: bool = True
     """A stamp says when the message was enqueued by the server's clock, as far as its producer knows that."""
     never_behind: bool = True
@@ -54,8 +54,8 @@ class Rules:
     outlives: bool = True
     """The mark is kept for longer than a copy may wait."""
     void_when_set_back: bool = True
-    """A mark that was written later than now is void: the server's clock was set back, and nothing can be told by it. Whoever
-    sweeps notices, long before the clock is where it was."""
+    """A mark that was written later than now is void: the server's clock was set back, and nothing can be told by it.
+    Whoever sweeps notices, long before the clock is where it was."""
 
 
 @dataclass(frozen=True, slots=True)
