@@ -6,12 +6,12 @@ import sys
 from dataclasses import replace
 
 from tests.model.rules import Rules
-from tests.model.scenarios import LARGE, SMALL
+from tests.model.scenarios import LARGE, MEDIUM, SMALL
 from tests.model.search import search
 
 
 def main(arguments: list[str]) -> int:
-    worlds = SMALL | LARGE
+    worlds = SMALL | MEDIUM | LARGE
     if not arguments or arguments[0] not in worlds:
         print(__doc__, "Worlds:", *worlds, sep="\n  ")
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from tests.model.state import NO_BEAT, NOBODY, Broker, Copy, Delivery, Late, Mark, Process, State, Store
 
@@ -141,33 +142,33 @@ def _process(process: Process, times: Map, names: Map) -> Process:
 
 def _swap(state: State) -> State:
     """Name the workers so that of two mirrored states only one is searched."""
-    if _view(state, 0) <= _view(state, 1):
+    for mine, other in zip(_views(state, 0), _views(state, 1), strict=True):
+        if mine != other:
+            break
+    else:
         return state
-    identities = {i for store, _ in _worlds(state) for i, _ in store.workers} | set(_names(state))
-    mirror = {identity: identity ^ 1 for identity in identities} | {NOBODY: NOBODY}
-    same = {time: time for time in _ranks(state)}
-    mirrored = _apply(state, same, mirror)
+    if mine <= other:
+        return state
+    mirrored = _apply(state, _SAME, _MIRROR)
     return mirrored._replace(processes=mirrored.processes[::-1])
 
 
-def _view(state: State, slot: int) -> tuple[object, ...]:
-    """All that the state says about one worker, in terms that do not name it."""
+#: Ranks are small, and so are the numbers of identities.
+_SAME: Map = {NOBODY: NOBODY} | {rank: rank for rank in range(100)}
+_MIRROR: Map = {NOBODY: NOBODY} | {identity: identity ^ 1 for identity in range(100)}
+
+
+def _views(state: State, slot: int) -> Iterator[tuple[Any, ...]]:
+    """All that the state says about one worker, in terms that do not name it, one part after the other."""
     own = state.processes[slot]
-    process = (
-        own.identity // 2,
-        own.alive,
-        own.old,
-        own.draining,
-        own.beat,
-        own.snapshots,
-        tuple([(d.caller // 2, *d[1:]) for d in own.deliveries]),
-    )
-    worlds = [_world_view(store, broker, slot) for store, broker in _worlds(state)]
-    late = tuple([(r.call, r.caller // 2, r.stamp, r.fence) for r in state.late if r.caller % 2 == slot])
-    return (process, *worlds, late)
+    yield own.identity // 2, own.alive, own.old, own.draining, own.beat, own.snapshots
+    yield tuple([(d.caller // 2, *d[1:]) for d in own.deliveries])
+    for store, broker in _worlds(state):
+        yield _world_view(store, broker, slot)
+    yield tuple([(r.call, r.caller // 2, r.stamp, r.fence) for r in state.late if r.caller % 2 == slot])
 
 
-def _world_view(store: Store, broker: Broker, slot: int) -> tuple[object, ...]:
+def _world_view(store: Store, broker: Broker, slot: int) -> tuple[Any, ...]:
     owner = store.record.owner if store.record else NOBODY
     return (
         owner // 2 if owner != NOBODY and owner % 2 == slot else NOBODY,

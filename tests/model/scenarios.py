@@ -1,4 +1,4 @@
-"""The worlds that are searched: small ones on every run, large ones on request."""
+"""The worlds that are searched: small ones on every run, medium ones with the slow tests, large ones on request."""
 
 from __future__ import annotations
 
@@ -17,17 +17,25 @@ SMALL = {
     "clocks, lost copies": _world("clock set back, clock set ahead, hand over, copy lost", budget=3),
     "choices": _world("kill, lost reply, fail, final fail, hand over"),
     "drain": _world("drain, kill", max_crashes=0),
-    "false death": _world("false death, kill"),
+    "false death, one crash": _world("false death, kill", max_crashes=0),
     "late requests": _world("late request, kill"),
     "follow-up": _world("duplicate, kill, lost reply", follow_up=True),
     "mixed fleet": _world("kill, lost reply", budget=1, mixed=True),
     "amqp": _world("blip, kill, duplicate, lost reply", broker="amqp"),
-    "amqp, rollback": _world("rollback, blip, kill", broker="amqp"),
+    "amqp, rollback and blip": _world("rollback, blip", broker="amqp"),
     "two servers, rollback and failure": _world("rollback, fail"),
     "two servers, rollback and lost reply": _world("rollback, lost reply, hand over"),
-    "two servers, rollback and kill": _world("rollback, kill"),
+    "two servers, rollback and one kill": _world("rollback, kill", max_crashes=0),
     "one server, rollback and failure": _world("rollback, fail", same_server=True),
     "one server, rollback and lost reply": _world("rollback, lost reply, hand over", same_server=True),
+}
+
+#: Ten seconds each.
+MEDIUM = {
+    "false death": _world("false death, kill"),
+    "amqp, rollback": _world("rollback, blip, kill", broker="amqp"),
+    "two servers, rollback and kill": _world("rollback, kill"),
+    "one server, rollback, false death, one crash": _world("rollback, false death", same_server=True, max_crashes=0),
 }
 
 #: Seconds to minutes each: run with RELIER_MODEL_DEEP=1.

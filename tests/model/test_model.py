@@ -8,10 +8,11 @@ from dataclasses import fields, replace
 import pytest
 
 from tests.model.rules import Rules
-from tests.model.scenarios import LARGE, SMALL
+from tests.model.scenarios import LARGE, MEDIUM, SMALL
 from tests.model.search import search
 
-WORLDS = SMALL | (LARGE if os.environ.get("RELIER_MODEL_DEEP") else {})
+WORLDS = SMALL | MEDIUM | LARGE
+DEEP = LARGE if os.environ.get("RELIER_MODEL_DEEP") else {}
 
 TWICE, STUCK = "a task has two ends", "the task is stuck"
 STOLEN, SHARED = "a live run was stolen", "one grant runs twice at once"
@@ -32,7 +33,7 @@ NEEDED = {
     "drop_disconnected": ("one server, rollback and failure", TWICE, "W1 claims copy 0: granted 2"),
     "doubt_after_loss": ("one server, rollback and failure", TWICE, "W1 settles 1: forgotten"),
     "doubt_after_repeat": ("late requests", TWICE, "the delayed claim of W1 arrives: granted"),
-    "ended_is_final": ("one server, rollback and false death", TWICE, "W2 claims copy 2: granted 3"),
+    "ended_is_final": ("one server, rollback, false death, one crash", TWICE, "W2 claims copy 2: granted 3"),
     "floor_guards_lost": ("one server, rollback and failure", TWICE, "W1 commits 1: accepted"),
     "dead_set": ("false death", TWICE, "W1 claims copy 0: granted 2"),
     "atomic_burial": ("false death", STUCK, "the runs of W1 are due"),
@@ -50,7 +51,7 @@ NEEDED = {
 }
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", [*SMALL, *(pytest.param(world, marks=pytest.mark.slow) for world in MEDIUM), *DEEP])
 def test_with_all_rules_a_task_ends_once_whatever_happens(world: str) -> None:
     result = search(WORLDS[world])
 
@@ -61,9 +62,8 @@ def test_with_all_rules_a_task_ends_once_whatever_happens(world: str) -> None:
 @pytest.mark.parametrize("rule", NEEDED)
 def test_without_the_rule_there_is_a_counterexample(rule: str) -> None:
     world, broken, line = NEEDED[rule]
-    scenario = (SMALL | LARGE)[world]
 
-    result = search(replace(scenario, rules=replace(Rules(), **{rule: False})))
+    result = search(replace(WORLDS[world], rules=replace(Rules(), **{rule: False})))
 
     assert result.broken == broken, str(result)
     assert any(line in step for step in result.trace), str(result)
