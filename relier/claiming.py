@@ -15,6 +15,7 @@ from relier.brokers.lanes import give_back
 from relier.checkpoints import Checkpoint
 from relier.declining import declined, is_newer
 from relier.envelope import stamp_of
+from relier.holding_back import held_back
 from relier.process import WorkerProcess
 from relier.runs import Phase, Run
 from relier.sending import sending_of
@@ -129,13 +130,17 @@ class Claiming:
         runs.add(run)
         settled = runs.unsettled(run.stamp.shard, limit=20)
         try:
-            take_along = self.process.deferred.take_along
-            claim = self.process.patiently(lambda: take_along(partial(self._send_claim, run, settled)))
+            claim = self.process.patiently(partial(self._try, run, settled))
         except SkipMessage:  # The copy is void. If an earlier try was granted, a beat puts the task back.
             runs.remove(run)
             raise
         runs.sent(settled)
         return claim
+
+    def _try(self, run: Run, settled: list[Settled]) -> Claim:
+        if held := held_back(self.process, run):  # At every try: what was paused while one waited must not begin.
+            self._skip(held)
+        return self.process.deferred.take_along(partial(self._send_claim, run, settled))
 
     def _send_claim(self, run: Run, settled: list[Settled], commit: Commit | None) -> Claim:
         slot_free = self._slot_free and run.stamp.suspicion is not Suspicion.NONE

@@ -166,7 +166,7 @@ def _later(message: Message[Any], code: Code) -> Iterator[Kind]:
 
 def _note_unread(store: Store, broker: Broker, found: Outlook) -> None:
     """Note how much cannot be read, and what of it might have no path, by what the living workers run."""
-    workers, actors = store.fleet.knowledge()
+    workers, actors, _ = store.fleet.knowledge()
     told = [worker for worker in workers.values() if worker.get("role") != "resurrector"]
     queues = {queue for worker in told for queue in worker.get("queues", ())}
     queues |= {*found.code.queues, *(kind.queue for kind in found.counts if kind.queue)}

@@ -14,6 +14,7 @@ from dramatiq import Broker
 from relier.queues import is_internal
 from relier.sending import payload_version
 from relier.store import Store
+from relier.store.holds import NO_HOLDS, Holds
 
 #: What a worker told at registration.
 Told = Mapping[str, Any]
@@ -118,10 +119,12 @@ class FleetView:
         self.looks = 0
         self.workers: frozenset[str] = frozenset()
         self.knowledge = Knowledge()
+        #: What is held.
+        self.holds: Holds = NO_HOLDS
 
     def look(self) -> None:
-        """Read who is there, and what each can run."""
-        workers, actors = self._store.fleet.knowledge()
+        """Read who is there, what each can run, and what is held."""
+        workers, actors, self.holds = self._store.fleet.knowledge()
         self.workers, self.knowledge = frozenset(workers), Knowledge.of(workers.values(), actors, self._is_reached)
         self.looks += 1
         self._at = time.monotonic()

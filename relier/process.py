@@ -25,6 +25,8 @@ from relier.deferred import DeferredCommits
 from relier.endurance import endless
 from relier.errors import RunUnknownError, StoreUnavailableError
 from relier.event_loops import EventLoops
+from relier.gate import Gate
+from relier.holds import CHANGED
 from relier.hosting import find_hosting
 from relier.knowledge import actors_of, digest
 from relier.pulse import Pulse
@@ -82,8 +84,9 @@ class WorkerProcess:
         self.quarters = Quarters()
         self.loops = EventLoops()
         self.deferred = DeferredCommits(self)
+        self.gate = Gate(store, self.adapter)
         self.control = ControlChannel(store, lambda: self.identity, self._handle)
-        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {"cancel": self._cancel}
+        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {"cancel": self._cancel, CHANGED: self._hurry}
         #: '', draining, or drained: no task is started any more.
         self.state = ""
         self._leaving = threading.Lock()
@@ -103,6 +106,8 @@ class WorkerProcess:
         beat = endless(self._keep_beating, self._stopped)
         self._beats = threading.Thread(target=beat, name="relier-heartbeat", daemon=True)
         self._beat_every = min(BEAT_INTERVAL, settings.heartbeat_ttl / 4)
+        #: Set when the next beat is to come soon: its answer has news.
+        self._in_a_hurry = False
         #: Only workers run code that may hold the interpreter.
         self.pulse = Pulse(store, self.control.endpoint, self._beat_every) if role == "worker" else None
 
@@ -120,6 +125,7 @@ class WorkerProcess:
         if not self.shares_redis:  # The store must not forget whom to bury, once messages are fetched.
             self.patiently(self.store.durability.wait)
             self.patiently(self.store.runner.probe)
+        self.patiently(self.gate.look)
         self._heard = time.monotonic()
         if self.pulse is not None:
             self.pulse.tend(self.identity)  # Now: the first task may hold the interpreter before the first beat.
@@ -296,8 +302,9 @@ class WorkerProcess:
                 self.deferred.flush_all(only_old=True)
                 self._settle()
                 now = time.monotonic()
-                if now < next_beat:
+                if now < next_beat and not self._in_a_hurry:
                     continue
+                self._in_a_hurry = False
                 next_beat = now + self._beat_every
                 for chore in self.chores:
                     chore()
@@ -330,7 +337,7 @@ class WorkerProcess:
     def _beat(self) -> bool:
         """Beat once; returns False when the answer makes a comparison pointless."""
         identity = self.identity
-        answer = self.store.fleet.beat(identity)
+        answer = self.gate.beat(identity)
         if answer == "gone":
             self.refence(identity)
             return False
@@ -378,6 +385,9 @@ class WorkerProcess:
             logger.warning("Ignored a control message of an unknown type.", extra={"type": message.get("type")})
         else:
             handler(message)
+
+    def _hurry(self, _: dict[str, Any]) -> None:
+        self._in_a_hurry = True
 
     def _cancel(self, message: dict[str, Any]) -> None:
         for run in self.runs.find(str(message.get("task"))):

@@ -23,6 +23,7 @@ from relier.knowledge import FleetView, Knowledge
 from relier.routes import Route, Routes
 from relier.settings import Settings
 from relier.store import Due, Parking, Sending, Settled, Store
+from relier.store.holds import NO_HOLDS
 from relier.store.survey import NEWER_VERSION, UNKNOWN_ACTOR
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Publisher:
         self._share = 0
         #: The look at the fleet after which lots were last opened, and what it found.
         self._opened_at = -1
-        self._opened_for = Knowledge()
+        self._opened_for = Knowledge(), NO_HOLDS
 
     def publish(self, shards: Sequence[int], fleet: FleetView) -> bool:
         """Publish one piece of what is due in `shards` and can be run by somebody; True: there is more."""
@@ -103,11 +104,11 @@ class Publisher:
     # -- what nobody can run ------------------------------------------------------------------------------------
 
     def _route(self, batch: list[Due], fleet: FleetView) -> list[tuple[Due, Route]]:
-        """Route each record; what nobody can run by a fresh look at the fleet."""
-        routed = [(due, self.routes.of(due, fleet.knowledge)) for due in batch]
+        """Route each record; what nobody can run, and what is held, by a fresh look at the fleet."""
+        routed = [(due, self.routes.of(due, fleet.knowledge, fleet.holds)) for due in batch]
         if any(route.held for _, route in routed):
             fleet.look()
-            routed = [(due, self.routes.of(due, fleet.knowledge)) for due in batch]
+            routed = [(due, self.routes.of(due, fleet.knowledge, fleet.holds)) for due in batch]
         return routed
 
     def _park(self, held: list[tuple[Due, str]]) -> None:
@@ -128,12 +129,13 @@ class Publisher:
 
     def _open_lots(self, shards: Sequence[int], fleet: FleetView) -> None:
         """Let some of those out whom somebody can run now; after each look at the fleet, until the lots are empty."""
-        news, left = fleet.knowledge != self._opened_for, 0
+        seen = fleet.knowledge, fleet.holds
+        news, left = seen != self._opened_for, 0
         for lot in self.store.tasks.lots(shards):
-            if self.routes.lead_anywhere(lot, fleet.knowledge, news):
+            if self.routes.lead_anywhere(lot, fleet.knowledge, news, fleet.holds):
                 left += self.store.tasks.unpark(lot)
         if not left:
-            self._opened_at, self._opened_for = fleet.looks, fleet.knowledge
+            self._opened_at, self._opened_for = fleet.looks, seen
 
     # -- copies -------------------------------------------------------------------------------------------------
 

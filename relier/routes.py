@@ -11,17 +11,20 @@ from relier.knowledge import Knowledge
 from relier.queues import RECOVERY_QUEUE
 from relier.settings import Settings
 from relier.store import Due, Lot
+from relier.store.holds import ACTOR_PARKED, NO_HOLDS, PAUSED, Holds
 from relier.store.survey import NEWER_VERSION, NO_CONSUMER, UNKNOWN_ACTOR
 
 logger = logging.getLogger(__name__)
 
+#: Reasons that somebody wants.
+HOLDS = frozenset({PAUSED, ACTOR_PARKED})
 #: How often (s) one thing is warned of.
 WARNING_INTERVAL = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The queue that carries a copy; '' while nobody can run it, and why."""
+    """The queue that carries a copy; '' while nobody can run it or it is held, and why."""
 
     queue: str
     held: str = ""
@@ -40,9 +43,11 @@ class Routes:
         self._to_pool = settings.recovery_queue == RECOVERY_QUEUE
         self._warned: dict[tuple[str, ...], float] = {}
 
-    def of(self, due: Due, knowledge: Knowledge) -> Route:
-        """Return where a copy goes, given what the living workers can run."""
-        if due.crashes and self._to_pool:
+    def of(self, due: Due, knowledge: Knowledge, holds: Holds = NO_HOLDS) -> Route:
+        """Return where a copy goes, given what the living workers can run and what is held."""
+        if why := holds.why(due.queue, due.actor):
+            return Route("", why)
+        if due.crashes and self._to_pool and RECOVERY_QUEUE not in holds.queues:
             if knowledge.can_run(RECOVERY_QUEUE, due.actor, due.payload_version):
                 return Route(RECOVERY_QUEUE)
             if RECOVERY_QUEUE not in knowledge.queues:
@@ -53,17 +58,21 @@ class Routes:
             return Route("", NO_CONSUMER)
         return Route("", NEWER_VERSION if knowledge.has(due.actor) else UNKNOWN_ACTOR)
 
-    def lead_anywhere(self, lot: Lot, knowledge: Knowledge, news: bool) -> bool:
+    def lead_anywhere(self, lot: Lot, knowledge: Knowledge, news: bool, holds: Holds = NO_HOLDS) -> bool:
         """Whether tasks of a lot may be routed now.
 
         The pool takes only what has crashed, so it is asked only once about each fleet: `news`.
         """
+        if holds.why(lot.queue, lot.actor):
+            return False
         queues = (lot.queue, RECOVERY_QUEUE) if news and self._to_pool else (lot.queue,)
         return any(knowledge.can_run(queue, lot.actor, lot.version) for queue in queues)
 
     def warn_of(self, held: list[tuple[Due, str]]) -> None:
         """Warn of tasks that nobody can run, once an interval for each queue and actor."""
         for due, reason in held:
+            if reason in HOLDS:
+                continue  # That is what somebody wants.
             if reason == NO_CONSUMER:
                 text = "Nobody consumes a queue with the actors of its tasks; they wait."
                 self._warn((reason, due.queue), text, queue=due.queue, actor=due.actor)

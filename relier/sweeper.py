@@ -191,7 +191,7 @@ class Sweeper:
     # -- publishing ---------------------------------------------------------------------------------------------
 
     def _publish_due(self) -> bool:
-        if self.fleet.is_older_than(FLEET_REFRESH):
+        if self.fleet.is_older_than(FLEET_REFRESH) or self.fleet.holds.version != self.process.gate.holds.version:
             self._look_at_fleet()
         end = time.monotonic() + MOMENT
         while self.publisher.publish(self.leases.shards, self.fleet):

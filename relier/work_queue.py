@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from heapq import heapify
 from queue import Empty, PriorityQueue
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,18 @@ class RecoveryFirst(PriorityQueue[Any]):
         """Give every message that waits here, and every one that comes from now on, to `elsewhere`: the last first."""
         self._elsewhere = elsewhere
         self._empty(elsewhere)
+
+    def take_out(self, queue_name: str) -> list[Any]:
+        """Take away the messages of a queue or lane that no thread has begun; returns them in the order they came."""
+        if not self.queue:
+            return []
+        with self.mutex:
+            out = [item for item in self.queue if item.message.queue_name == queue_name]
+            self.queue[:] = [item for item in self.queue if item.message.queue_name != queue_name]
+            heapify(self.queue)
+        for _ in out:
+            self.task_done()
+        return [item.message for item in sorted(out, key=lambda item: item._queued_time)]
 
     def _empty(self, elsewhere: Callable[[Any], None]) -> None:
         items = []

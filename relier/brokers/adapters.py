@@ -51,6 +51,7 @@ class OwnAdapter(Adapter):
     """A broker of Relier's own, which does all this by itself."""
 
     delays_in_store = True
+    returns = True
 
     def protect(self, installation: Installation) -> None:
         """Nothing to do: it stamps, and its consumer keeps."""
@@ -92,6 +93,10 @@ class OwnAdapter(Adapter):
 
     def resume(self) -> None:
         self.broker.resume()
+
+    def close_queues(self, queues: frozenset[str]) -> None:
+        super().close_queues(queues)
+        self.broker.closed, self.broker.unstarted = queues, self.unstarted
 
     def depth(self, queue: str) -> int | None:
         return int(self.broker.depth(queue))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class Adapter:
       broker: a Dramatiq broker.
     """
 
+    #: Whether a copy that is given back is in its queue again as if it had not been taken.
+    returns = False
     #: Whether delays wait in the store. Else the broker's delay lanes also carry messages whose time is far away.
     delays_in_store = False
 
@@ -55,6 +57,10 @@ class Adapter:
         self.broker: Any = broker
         #: Whether consumers take nothing: see `stop_taking`.
         self.idle = False
+        #: Queues from which nothing is taken.
+        self.closed: frozenset[str] = frozenset()
+        #: Takes what waits for a worker thread, and came by a queue or lane, away from those: in order.
+        self.unstarted: Callable[[str], list[Any]] = lambda lane: []
         self._published: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     # -- installing ---------------------------------------------------------------------------------------------
@@ -182,6 +188,14 @@ class Adapter:
     def resume(self) -> None:
         """Consume again after `withdraw` or `stop_taking`."""
         self.idle = False
+
+    def close_queues(self, queues: frozenset[str]) -> None:
+        """Take nothing from these queues and their delay lanes, and from all others as ever; running tasks go on."""
+        self.closed = queues
+
+    def is_closed(self, lane: str) -> bool:
+        """Whether nothing is taken from a queue or delay lane."""
+        return q_name(lane) in self.closed
 
     # -- what is known ------------------------------------------------------------------------------------------
 

@@ -39,6 +39,9 @@ class OwnBroker(Broker, ABC):
     settings: Settings
     #: Names this process's consumers to the fleet; another one after each `renew_broker_id`.
     broker_id: str
+    #: Queues from which nothing is taken, and what takes unstarted messages of a lane away from worker threads.
+    closed: frozenset[str] = frozenset()
+    unstarted: Callable[[str], list[Any]] = staticmethod(lambda lane: [])
     #: The middlewares that `_hooks` was made of, and those that have a hook, by its name.
     _hooks_of: Sequence[Middleware] = ()
     _hooks: dict[str, list[Middleware]]
@@ -97,6 +100,10 @@ class OwnBroker(Broker, ABC):
     @abstractmethod
     def resume(self) -> None:
         """Consume again after `withdraw`."""
+
+    def is_closed(self, lane: str) -> bool:
+        """Whether nothing is taken from a queue or delay lane: it is paused."""
+        return bool(self.closed) and q_name(lane) in self.closed
 
     @abstractmethod
     def lane_depth(self, queue: str) -> int:

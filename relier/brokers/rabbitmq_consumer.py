@@ -77,6 +77,10 @@ class RabbitmqConsumer(Consumer):
             self._retire()
             time.sleep(PAUSE)
             return None
+        if self.broker.is_closed(self.queue_name):
+            self._retire(but_begun=True)
+            time.sleep(PAUSE)
+            return None
         session = self._session
         if session is not None and session.is_open and session.is_crowded() and not self._is_modest():
             session = self._leave_behind(session)
@@ -165,12 +169,12 @@ class RabbitmqConsumer(Consumer):
         session.retire(give_back=False)
         return None
 
-    def _retire(self) -> list[Session]:
+    def _retire(self, but_begun: bool = False) -> list[Session]:
         """Take nothing any more; returns the sessions on which something may still be settled."""
         sessions = [*self._behind, self._session] if self._session is not None else self._behind
         self._session, self._behind = None, []
         for session in sessions:
-            session.retire()
+            session.retire(but_begun=but_begun)
         return sessions
 
     # -- the worker threads -------------------------------------------------------------------------------------

@@ -103,14 +103,16 @@ class Session:
         else:
             delivery.removed(False)
 
-    def retire(self, give_back: bool = True) -> None:
+    def retire(self, give_back: bool = True, but_begun: bool = False) -> None:
         """Take no more messages; what was taken is settled when it is done.
 
-        `give_back`: what was taken and not started goes back now.
+        `give_back`: what was taken and not started goes back now. `but_begun`: not what may have been claimed already.
         """
         with self._quiet:
             self._retired = True
             for tag, delivery in list(self._held.items()):
+                if but_begun and delivery.started:
+                    continue
                 if give_back and not hasattr(delivery, "relier_run") and delivery.pledge is None:
                     delivery.started = False
                     del self._held[tag]

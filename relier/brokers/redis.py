@@ -178,8 +178,9 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def requeue(self, queue_name: str, broker_id: str, message_ids: list[str]) -> None:
         """Put messages back to the head of their queue."""
-        for i in range(0, len(message_ids), GIVEN_BACK_AT_ONCE):
-            self._run("requeue", self._keys(queue_name, broker_id), *message_ids[i : i + GIVEN_BACK_AT_ONCE])
+        for end in range(len(message_ids), 0, -GIVEN_BACK_AT_ONCE):  # The last first: each goes before the one before.
+            batch = message_ids[max(0, end - GIVEN_BACK_AT_ONCE) : end]
+            self._run("requeue", self._keys(queue_name, broker_id), *batch)
         self.forget(queue_name, message_ids)
 
     def reclaim(self, queue_name: str, broker_id: str) -> int:

@@ -105,7 +105,7 @@ class RedisConsumer(Consumer):
             if self._dropped:
                 self._dropped = False
                 self.broker.reclaim(self.queue_name, self._origin.broker_id)
-            if self.broker.idle:
+            if self.broker.idle or self.broker.is_closed(self.queue_name):
                 self._rest()
                 return None
             if not self._fetched:
@@ -120,11 +120,13 @@ class RedisConsumer(Consumer):
             return None
 
     def _rest(self) -> None:
-        """Return what was fetched and not handed to a worker thread; acknowledge what ends meanwhile."""
+        """Return what was fetched and not started, the last first; acknowledge what ends meanwhile."""
         ids = [redis_id for redis_id, _ in self._fetched]
         if ids:
             self.broker.requeue(self.queue_name, self._origin.broker_id, ids)
             self._fetched.clear()
+        if unstarted := self.broker.unstarted(self.queue_name):
+            self.requeue(unstarted)
         self._exchange(0)
         self._wait(LONGEST_PAUSE)
 

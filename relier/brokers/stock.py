@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +26,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: How often (s) a worker whose queue is paused tells Redis that it lives; it is taken for dead after 60 s by default.
+TELL_EVERY = 5.0
+
 
 # -- Redis ----------------------------------------------------------------------------------------------------------
 
 
 class RedisAdapter(Adapter):
     """Dramatiq's `RedisBroker`."""
+
+    returns = True
 
     def __init__(self, broker: Any) -> None:
         super().__init__(broker)
@@ -94,6 +100,15 @@ class _RedisConsumer(GuardedConsumer):
     ) -> None:
         super().__init__(inner, queue_name, adapter, installation)
         self.delayed = delayed
+        #: When (monotonic) Redis was last told, in place of a fetch, that this worker lives.
+        self._told = 0.0
+
+    def rest_closed(self) -> None:
+        """Also tell Redis that this worker lives, as its fetches do: else others take what it holds."""
+        if time.monotonic() - self._told >= TELL_EVERY:
+            self._told = time.monotonic()
+            self.adapter.broker.do_qsize(self.queue_name)
+        super().rest_closed()
 
     def __next__(self) -> MessageProxy | None:
         message = super().__next__()
@@ -147,6 +162,8 @@ REDIS_CLOCKS = Weakness(
 
 class RabbitmqAdapter(Adapter):
     """Dramatiq's `RabbitmqBroker`."""
+
+    returns = True
 
     def begin_work(self) -> None:
         """Confirm what this process enqueues: delays that are over, follow-ups, copies of the store.
@@ -241,6 +258,13 @@ class _BoundConsumer(GuardedConsumer):
         inner: Any = self.inner
         try:
             inner.channel.cancel()
+            inner.connection.process_data_events(time_limit=REST)
+        except Exception as error:
+            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
+
+    def rest_closed(self) -> None:
+        inner: Any = self.inner
+        try:
             inner.connection.process_data_events(time_limit=REST)
         except Exception as error:
             raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]

@@ -66,7 +66,8 @@ class Heartbeat(Middleware):
         if adapter.delays_in_store:  # So this lane carries orphans: share them.
             worker.delay_prefetch = worker.queue_prefetch
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)
-        worker.work_queue = RecoveryFirst(process.deferred)
+        queue = worker.work_queue = RecoveryFirst(process.deferred)
+        adapter.unstarted = queue.take_out
         consumed = worker.consumer_whitelist or {q_name(queue) for queue in broker.get_declared_queues()}
         self._takes_all = not worker.consumer_whitelist
         self._stopping = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from relier.store.connection import Argument, ScriptRunner
+from relier.store.holds import Hold, Holds, Kind
 from relier.store.keys import Keys
 from relier.store.scripts import Script, script
 
@@ -36,6 +37,13 @@ class Observation:
     def signs(self) -> dict[str, Signs]:
         """The signs of life of every worker."""
         return {worker: Signs(beat, self.pulses.get(worker)) for worker, beat in self.beats.items()}
+
+
+class Beat(NamedTuple):
+    """The answer to a heartbeat."""
+
+    answer: str  #: ok, gone (declared dead) or unknown (register again)
+    holds: Holds | None  #: all holds, when they are others than those that the worker knew
 
 
 def _pairs(flat: Iterable[Any]) -> dict[str, str]:
@@ -73,19 +81,36 @@ class Fleet:
         names = (str(told.get("actors", "")), json.dumps(dict(actors or {})))
         return bool(self._run("register", worker, json.dumps(told), *names) == b"ok")
 
-    def knowledge(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int | None]]]:
-        """Return what each living worker told about itself, and by digest the actors with their newest versions.
+    def knowledge(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int | None]], Holds]:
+        """Return what each living worker told about itself, by digest the actors with their newest versions, and what
+        is held.
 
         An older Relier told only names; its versions are None.
         """
-        workers, actors = self._runner.commands(("HGETALL", self._keys.fleet[place]) for place in (0, 7))
+        workers, actors, holds = self._runner.commands(("HGETALL", self._keys.fleet[place]) for place in (0, 7, 8))
         names = {digest: _versions(json.loads(found)) for digest, found in _pairs(_flat(actors)).items()}
-        return {worker: json.loads(told) for worker, told in _pairs(_flat(workers)).items()}, names
+        told = {worker: json.loads(told) for worker, told in _pairs(_flat(workers)).items()}
+        return told, names, Holds.of(_flat(holds))
 
-    def beat(self, worker: str) -> str:
-        """Beat once; returns ok, gone or unknown."""
-        answer: bytes = self._run("beat", worker)
-        return answer.decode()
+    def beat(self, worker: str, known_holds: str = "") -> Beat:
+        """Beat once. `known_holds`: the version of the holds that the worker knows."""
+        answer, holds = self._run("beat", worker, known_holds)
+        return Beat(answer.decode(), None if holds is None else Holds.of(holds))
+
+    def holds(self) -> Holds:
+        """Return everything that is held."""
+        return Holds.of(_flat(self._runner.command("HGETALL", self._keys.fleet[8])))
+
+    def hold(self, hold: Hold) -> tuple[bool, Hold]:
+        """Hold a queue or an actor. Returns whether this call did it, and the hold that is there now."""
+        done, told = self._run("hold", "set", hold.field, hold.told(), "")
+        return bool(done), Hold.of(hold.field, told.decode())
+
+    def lift(self, kind: Kind, name: str, only: Hold | None = None) -> tuple[bool, Hold | None]:
+        """Lift a hold; `only`: this one, none that came later. Returns whether this call did it, and what it found."""
+        field, since = f"{kind}\n{name}", "" if only is None else round(only.since * 1e6)
+        done, told = self._run("hold", "lift", field, "", since)
+        return bool(done), None if told is None else Hold.of(field, told.decode())
 
     def pulse(self, worker: str) -> tuple[Script, tuple[Argument, ...]]:
         """Return the script of one pulse and what follows it in the command: a worker's child process sends it."""
@@ -173,3 +198,11 @@ class Fleet:
     def tell(self, worker: str, message: dict[str, Any]) -> bool:
         """Send a control message; False when nobody listens."""
         return bool(self._runner.command("PUBLISH", self._keys.control(worker), json.dumps({"v": 1, **message})))
+
+    def tell_all(self, message: dict[str, Any]) -> None:
+        """Send a control message to every process of the fleet; who does not listen misses it."""
+        text = json.dumps({"v": 1, **message})
+        workers = self._runner.command("HKEYS", self._keys.fleet[0])
+        channels = [self._keys.control(worker.decode()) for worker in workers]
+        if channels:
+            self._runner.commands(("PUBLISH", channel, text) for channel in channels)

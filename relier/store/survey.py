@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from relier.store.holds import ACTOR_PARKED, PAUSED
 from relier.store.keys import CLOCKS, SHARDS
 from relier.store.records import status_of
 from relier.store.scripts import script
@@ -21,7 +22,7 @@ UNKNOWN_ACTOR = "unknown actor"
 #: The reason of one that is not published because its payload is newer than every worker's code.
 NEWER_VERSION = "newer version"
 #: Every reason for which a task is parked.
-PARKED = (NO_CONSUMER, UNKNOWN_ACTOR, NEWER_VERSION)
+PARKED = (NO_CONSUMER, UNKNOWN_ACTOR, NEWER_VERSION, PAUSED, ACTOR_PARKED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,9 @@ HAND_OVER_POINTS = ("handed-over",)
 #: Steps of a checkpoint that is a file; see `test_checkpoints`.
 CHECKPOINT_POINTS = ("checkpoint-written", "checkpoint-recorded")
 
+#: Steps of pausing and resuming; see `test_pausing`.
+HOLD_POINTS = ("before-hold", "held", "before-lift", "lifted")
+
 
 def test_every_failpoint_of_the_code_is_tested() -> None:
     source = Path(relier.__file__).parent
@@ -44,7 +47,7 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
         name for file in source.rglob("*.py") for name in re.findall(r'failpoints\.hit\("([^"]+)"\)', file.read_text())
     }
 
-    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *SWEEP_POINTS, *HAND_OVER_POINTS, *CHECKPOINT_POINTS}
+    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *SWEEP_POINTS, *HAND_OVER_POINTS, *CHECKPOINT_POINTS, *HOLD_POINTS}
 
 
 EMBEDDED, BOTH = ("embedded",), ("embedded", "rabbitmq")

@@ -26,7 +26,7 @@ class StoreMachine(Runs):
         self.world.processes[process.slot] = Process(process.slot, self.register())
 
     def beat(self, process: Process) -> None:
-        answer = self.store.fleet.beat(process.identity)
+        answer = self.store.fleet.beat(process.identity).answer
         if answer == "gone" or process.identity in self.world.broker.barred:
             self.refence(process)
         self.check(answer != "unknown", "a registration was lost")

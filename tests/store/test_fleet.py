@@ -30,7 +30,7 @@ def test_a_worker_is_known_by_what_it_told(fleet: Fleet) -> None:
 
 def test_each_beat_counts_one_further(fleet: Fleet) -> None:
     fleet.register("w1", {})
-    assert [fleet.beat("w1") for _ in range(3)] == ["ok"] * 3
+    assert [fleet.beat("w1").answer for _ in range(3)] == ["ok"] * 3
     assert fleet.observe().beats == {"w1": 3}
 
 
@@ -43,7 +43,7 @@ def test_registering_again_keeps_the_beats(fleet: Fleet) -> None:
 
 
 def test_a_worker_that_the_store_lost_is_told_to_register_again(fleet: Fleet) -> None:
-    assert fleet.beat("w1") == "unknown"
+    assert fleet.beat("w1").answer == "unknown"
     assert fleet.observe().beats == {}
 
 
@@ -62,7 +62,7 @@ def test_a_worker_is_declared_dead_by_one_caller_and_leaves_an_obligation(fleet:
 def test_a_dead_identity_neither_beats_nor_registers_again(fleet: Fleet) -> None:
     fleet.register("w1", {})
     fleet.declare_dead("w1")
-    assert fleet.beat("w1") == "gone"
+    assert fleet.beat("w1").answer == "gone"
     assert not fleet.register("w1", {})
     assert fleet.workers() == {}
 
@@ -72,7 +72,7 @@ def test_an_obligation_stays_until_it_is_fulfilled(fleet: Fleet) -> None:
     fleet.declare_dead("w1")
     fleet.fulfilled("w1")
     assert (fleet.observe().obligations, fleet.obligation("w1")) == ((), None)
-    assert fleet.beat("w1") == "gone"
+    assert fleet.beat("w1").answer == "gone"
 
 
 def test_what_a_worker_leaves_behind_is_owed_without_blame(fleet: Fleet) -> None:
@@ -131,7 +131,7 @@ def test_presence_is_a_subscription_to_the_workers_channel(fleet: Fleet, store: 
 def test_the_names_of_actors_are_kept_once_for_all_workers_of_a_release(fleet: Fleet) -> None:
     for worker in ("w1", "w2"):
         fleet.register(worker, {"actors": "digest"}, {"send": 1, "resize": 3})
-    workers, actors = fleet.knowledge()
+    workers, actors, _ = fleet.knowledge()
     assert set(workers) == {"w1", "w2"}
     assert actors == {"digest": {"send": 1, "resize": 3}}
 

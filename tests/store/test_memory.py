@@ -81,7 +81,7 @@ def test_without_memory_the_dead_are_buried_and_their_tasks_run_again(full: Full
     desk.run("w1", "b")
     fill()
 
-    assert desk.store.fleet.beat("w1") == "ok"
+    assert desk.store.fleet.beat("w1").answer == "ok"
     assert desk.tasks.reconcile("w1", desk.tasks.begin_snapshot(), {7: [("a", 1)]}).released == ("b",)
     assert desk.store.fleet.declare_dead("w1")
     assert desk.bury("w1").put_back == 1

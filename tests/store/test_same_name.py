@@ -24,8 +24,8 @@ def test_the_old_one_is_declared_dead_and_buried_without_the_new_one(desk: Desk)
     assert fleet.declare_dead(old)
     desk.bury(old)
 
-    assert fleet.beat(old) == "gone"
-    assert fleet.beat(new) == "ok"
+    assert fleet.beat(old).answer == "gone"
+    assert fleet.beat(new).answer == "ok"
     assert fleet.workers().keys() == {new}
     assert (desk.state("t"), desk.state("u")) == ("s", "r")
     assert desk.claim(old, "v").verdict is Verdict.FENCED

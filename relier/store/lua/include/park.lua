@@ -10,8 +10,10 @@ local function lot_of(rec)
   return rec[QUEUE] .. '\n' .. rec[ACTOR] .. (version > 1 and '\n' .. int(version) or '')
 end
 
--- Why a task is parked, and the reason of the dead letter that it becomes when that lasts too long.
-local PARKED = { ['no consumer'] = '', ['unknown actor'] = 'ActorNotFound', ['newer version'] = 'SchemaMigrationError' }
+-- Why a task is parked, and the reason of the dead letter that it becomes when that lasts too long; '' for never. `paused` and `parked`
+-- are holds: see fleet_hold.lua.
+local PARKED = { ['no consumer'] = '', ['unknown actor'] = 'ActorNotFound', ['newer version'] = 'SchemaMigrationError',
+                 ['paused'] = '', ['parked'] = '' }
 local function is_parked_for(reason) return PARKED[reason] ~= nil end
 
 -- Waiting for publication: `waiting`, or the hooks of an ended task whose owner is gone.
