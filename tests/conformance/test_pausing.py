@@ -1,4 +1,4 @@
-"""A paused queue: none of its tasks is started, all of them are there when it is resumed, and everything else goes on."""
+"""A paused queue: none of its tasks is started, all are there when it is resumed, and everything else goes on."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ def busy_worker(fleet: Harness, fetched: int) -> tuple[Process, str, list[str]]:
     running = fleet.actors.gated.push(fleet.gate()).id
     fleet.wait(lambda: fleet.effects("began", running), what="a running task")
     return worker, running, ids(fleet.actors.quick.push(i) for i in range(fetched))
+
+
+def reasons(fleet: Harness, *tasks: str) -> list[str]:
+    return [record.reason for task in tasks if (record := fleet.record(task))]
 
 
 @where(("embedded", "rabbitmq", "sqlite"))
@@ -91,8 +95,7 @@ def test_what_comes_due_waits_in_the_store_and_says_why(fleets: Fleets) -> None:
     victim.kill()
     fleet.worker().wait_settled_in()
 
-    for task in (orphan, delayed):
-        fleet.wait(lambda task=task: (r := fleet.record(task)) and r.reason == "paused", what="its reason")
+    fleet.wait(lambda: reasons(fleet, orphan, delayed) == ["paused"] * 2, what="their reasons")
     fleet.open_gate()
     resume(fleet)
     counters = fleet.settle(2)
