@@ -17,6 +17,7 @@ from relier.store.durability import Custody, Durability
 from relier.store.fleet import Fleet
 from relier.store.keys import CLOCKS, SHARDS, Keys, shard_of
 from relier.store.known import Known, known
+from relier.store.letters import Letters
 from relier.store.locks import Locks
 from relier.store.records import Record, parse_record
 from relier.store.scripts import load_all, script
@@ -39,6 +40,7 @@ class Store:
         self.runner = ScriptRunner(client)
         self.tasks = Tasks(self.runner, self.keys, retention)
         self.checkpoints = Checkpoints(self.runner, self.keys, self.tasks)
+        self.letters = Letters(self.runner, self.keys)
         self.fleet = Fleet(self.runner, self.keys)
         self.admissions = Admissions(self.runner, self.keys)
         self.locks = Locks(self.runner, self.keys)

@@ -20,6 +20,7 @@
 -- include settle
 -- include idempotency
 -- include discarding
+-- include releasing
 local now = now_us()
 local id, action, keep, who = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local FAR = 4102444800000000 -- the year 2100: held until somebody releases it
@@ -47,14 +48,7 @@ if action == 'hold' then
 elseif action == 'cancel' then
   discard_task(id, rec, now, keep, 'cancelled', who)
 else
-  if state == 'd' then
-    leave_dlq(id)
-    rec[ATTEMPT], rec[OUTCOME] = 0, ''
-  end
-  rec[REASON], rec[GRANTED], rec[EXEMPT] = '', now, now
-  remember_run(rec, who, now, 'released')
-  put_back(id, rec, now, due_time(now))
-  event(now, 'released', id, 'by', who)
+  release_task(id, rec, now, who)
 end
 save(id, rec)
 return { action == 'hold' and 'held' or action == 'cancel' and cancelled() or 'released' }
