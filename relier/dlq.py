@@ -155,12 +155,10 @@ class DeadLetters:
         return wanted[:limit]
 
     def _released(self, places: Sequence[Place]) -> dict[Place, str]:
-        outcomes = self.store.letters.release(places, self.who)
-        return outcomes
+        return self.store.letters.release(places, self.who)
 
     def _purged(self, places: Sequence[Place]) -> dict[Place, str]:
-        outcomes = self.store.letters.purge(places, self.who)
-        return outcomes
+        return self.store.letters.purge(places, self.who)
 
     def _pieces(
         self,
