@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from relier.dead_letters import claims, dead_record, failure_of
 from relier.errors import RelierError
 from relier.store import Record, Store
-from relier_cli.fixes import likely_fix
-from relier_cli.lookup import claims, described, failure_of, find
+from relier_cli.lookup import described, find
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text
 from relier_cli.tasks import TaskId, show_task
@@ -99,9 +99,7 @@ def letter(store: Store, task_id: str) -> dict[str, Any]:
     found = find(store, task_id)
     if found.status != "dead":
         raise RelierError(f"Task {task_id!r} is no dead letter: it is {found.status}.")
-    data = described(found)
-    text = data["exception"]["message"] if data["exception"] else ""
-    return {**data, "likely_fix": likely_fix(found.record.reason, text)}
+    return {**described(found), **dead_record(found.record, found.dead_lettered_at)}
 
 
 @app.command()

@@ -6,10 +6,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+
+from relier import dead_letters
 
 #: The option that every command which prints data has.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -74,11 +75,8 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def iso(seconds: float) -> str | None:
-    """Return a time as ISO 8601 in UTC, None for none."""
-    if seconds <= 0:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+#: Returns a time as ISO 8601 in UTC, None for none.
+iso = dead_letters.iso
 
 
 def span(seconds: float) -> str:

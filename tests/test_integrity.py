@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from relier.envelope import HIGHEST_FENCE, OPTION, Fresh, Stamp, republished, stamp_first_hand, stamp_of, stamped
 from relier.errors import PayloadIntegrityError, RelierConfigError, UnsignableError
+from relier.fixes import likely_fix
 from relier.integrity import MUTABLE_OPTIONS, MUTABLE_STAMP, Integrity, covered
 from relier.keyring import KeyRing
 from relier.settings import Settings
 from relier.store import Due, Suspicion, shard_of
-from relier_cli.fixes import likely_fix
 from tests.test_canonical import JSON, same
 
 #: The same examples in every run, without a limit to their time: a loaded machine must not make them fail.
