@@ -35,9 +35,10 @@ def park_actor(
     Parameters:
       by: who noticed.
       fingerprint: what they have in common.
-      code: names the code that failed.
+      code: names the code that failed: workers with another one are not concerned. One that is parked for some codes
+        is parked for this one as well then. Without: no worker may.
     """
-    return _hold(store, Hold("actor", actor, 0.0, by, reason, fingerprint, code))
+    return _hold(store, Hold("actor", actor, 0.0, by, reason, fingerprint, (code,) if code else ()))
 
 
 def lift_actor(store: Store, actor: str, only: Hold | None = None) -> tuple[bool, Hold | None]:

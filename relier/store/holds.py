@@ -28,14 +28,15 @@ class Hold:
     by: str = ""  #: who asked for it
     reason: str = ""  #: in that one's words
     fingerprint: str = ""  #: of an actor: the failure that many of its tasks had
-    code: str = ""  #: of an actor: the code that failed so; another one may be tried
+    codes: tuple[str, ...] = ()  #: of an actor: the codes that failed so, and must not run it; empty: no code may
 
     @classmethod
     def of(cls, field_name: str, value: str) -> Hold:
         kind, _, name = field_name.partition("\n")
         told = json.loads(value)
-        texts = {key: str(told.get(key, "")) for key in ("by", "reason", "fingerprint", "code")}
-        return cls("actor" if kind == "actor" else "queue", name, int(told["since"]) / 1e6, **texts)
+        texts = {key: str(told.get(key, "")) for key in ("by", "reason", "fingerprint")}
+        codes = tuple(map(str, told.get("codes") or ()))
+        return cls("actor" if kind == "actor" else "queue", name, int(told["since"]) / 1e6, **texts, codes=codes)
 
     @property
     def field(self) -> str:
@@ -44,7 +45,12 @@ class Hold:
 
     def told(self) -> str:
         """Return what the store keeps of it, but for the time, which the store knows."""
-        return json.dumps({"by": self.by, "reason": self.reason, "fingerprint": self.fingerprint, "code": self.code})
+        told = {"by": self.by, "reason": self.reason, "fingerprint": self.fingerprint, "codes": self.codes}
+        return json.dumps(told)
+
+    def binds(self, code: str) -> bool:
+        """Whether workers with this code must not start what is held."""
+        return not self.codes or code in self.codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +77,15 @@ class Holds:
     def __bool__(self) -> bool:
         return bool(self.queues or self.actors)
 
-    def why(self, queue: str, actor: str) -> str:
-        """Return the reason for which a task of this queue and actor waits: `paused`, `parked`, or '' for none."""
+    def why(self, queue: str, actor: str, codes: Iterable[str] = ("",)) -> str:
+        """Return the reason for which a task of this queue and actor waits: `paused`, `parked`, or '' for none.
+
+        `codes`: those that could run it; the hold of an actor binds some codes only.
+        """
         if queue in self.queues:
             return PAUSED
-        return ACTOR_PARKED if actor in self.actors else ""
+        hold = self.actors.get(actor)
+        return ACTOR_PARKED if hold is not None and all(map(hold.binds, codes)) else ""
 
 
 NO_HOLDS = Holds()
