@@ -22,6 +22,7 @@ from relier.errors import RelierStartupError
 from relier.meter import Meter
 from relier.queues import is_internal
 from relier.refusals import rejected, too_deep, too_many
+from relier.server_clock import ServerClock
 from relier.settings import Settings
 from relier.store.admissions import Admissions, Limit, Report, parse_lease
 from relier.store.quick_line import QuickLine
@@ -74,6 +75,8 @@ class Admission:
         self._shared = shared
         most = settings.admission_max_depth
         self._backlog = Backlog(depth, most) if most else None
+        #: What the store's answers tell of its time.
+        self.clock = ServerClock()
         self._begin()
         _existing.add(self)
 
@@ -209,6 +212,7 @@ class Admission:
         except BaseException:
             self._keep(told)
             raise
+        self.clock.heard(leases[0].at, asked_at)
         with self._lock:
             granted = [
                 meter.receive(lease, count, asked_at, report)

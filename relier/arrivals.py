@@ -46,9 +46,18 @@ def may_vouch(message: Any) -> bool:
     Not if it is the one that this thread received, and that one was not signed: a middleware that puts its message off
     must not bless what nobody has vouched for.
     """
+    return not goes_on(message) or arrived_signed(_received())
+
+
+def goes_on(message: Any) -> bool:
+    """Whether a message that is enqueued is the one that this thread received: put off, and not a new task."""
+    received = _received()
+    return received is not None and bool(received.message_id == message.message_id)
+
+
+def _received() -> Any:
     run = current.get()
-    received = run.message if run is not None else getattr(_thread, "in_hand", None)
-    return received is None or received.message_id != message.message_id or arrived_signed(received)
+    return run.message if run is not None else getattr(_thread, "in_hand", None)
 
 
 def _warn(actor: str) -> None:

@@ -65,6 +65,7 @@ class Stamp:
     shard: int
     fence: int = 0  #: 0 on first-hand copies; the record's fence on copies that the store published
     payload_version: int = 1
+    #: When it was enqueued, as far as its producer knows the server's time; of an unstamped message when it was made.
     created_ms: int = 0
     follow_up: bool = False  #: enqueued by a hook, so a replay may enqueue it again
     suspicion: Suspicion = Suspicion.NONE  #: how alone its crashes make it run
@@ -157,9 +158,11 @@ def version_of(message: Any) -> int:
 
 
 def stamp_first_hand(
-    message: Message[Any], payload_version: int = 1, key: str = "", *, fresh: bool = True
+    message: Message[Any], payload_version: int = 1, key: str = "", *, fresh: bool = True, enqueued_ms: int = 0
 ) -> Message[Any]:
     """Return a stamped copy of a message that is enqueued for the first time; `fresh`: this process vouches for it.
+
+    `enqueued_ms`: when that is, on the server's clock; 0: when the message was made.
 
     The task id is the message id. When this process enqueued the same message before (`pipeline.run()` or `group.run()`
     twice), it gets a suffix, so that the second one is a task of its own.
@@ -168,7 +171,7 @@ def stamp_first_hand(
     if _sent_before(task_id):
         task_id = f"{task_id}~{secrets.token_hex(4)}"
     # As `Stamp.option` writes it; every push comes by here.
-    option = {"v": FORMAT, "id": task_id, "s": shard_of(key or task_id), "t": message.message_timestamp}
+    option = {"v": FORMAT, "id": task_id, "s": shard_of(key or task_id), "t": enqueued_ms or message.message_timestamp}
     if payload_version != 1:
         option["p"] = payload_version
     if key:
@@ -189,15 +192,18 @@ def _with_option(message: Message[Any], option: dict[str, Any]) -> Message[Any]:
     )
 
 
-def stamp_again(message: Message[Any], key: str = "", *, fresh: bool = True) -> Message[Any]:
-    """Return a copy of a stamped message that is a task of its own."""
+def stamp_again(message: Message[Any], key: str = "", *, fresh: bool = True, enqueued_ms: int = 0) -> Message[Any]:
+    """Return a copy of a stamped message that is a task of its own.
+
+    `enqueued_ms`: when it is enqueued, on the server's clock; 0: it is as old as the one that it goes on with.
+    """
     stamp = stamp_of(message)
     task_id = f"{message.message_id}~{secrets.token_hex(4)}"
     own = Stamp(
         task_id,
         shard_of(key or task_id),
         payload_version=stamp.payload_version,
-        created_ms=stamp.created_ms,
+        created_ms=enqueued_ms or stamp.created_ms,
         key=key,
     )
     return stamped(message, own, fresh=fresh)
@@ -222,13 +228,23 @@ def keeps_stamps() -> bool:
 
 
 def stamp_follow_up(
-    message: Message[Any], parent: Stamp, payload_version: int = 1, key: str = "", *, fresh: bool = True
+    message: Message[Any],
+    parent: Stamp,
+    payload_version: int = 1,
+    key: str = "",
+    *,
+    fresh: bool = True,
+    enqueued_ms: int = 0,
 ) -> Message[Any]:
-    """Return a stamped copy of a message that a hook of `parent` enqueues; the same at every replay (R7)."""
+    """Return a stamped copy of a message that a hook of `parent` enqueues; the same task at every replay (R7).
+
+    `enqueued_ms`: when that is, on the server's clock; 0: when the message was made.
+    """
     suffix = parent.task_id.partition("~")[2]
     task_id = f"{message.message_id}~{suffix}" if suffix else message.message_id
     shard = shard_of(key or task_id)
-    stamp = Stamp(task_id, shard, 0, payload_version, message.message_timestamp, follow_up=True, key=key)
+    created = enqueued_ms or message.message_timestamp
+    stamp = Stamp(task_id, shard, 0, payload_version, created, follow_up=True, key=key)
     return stamped(message, stamp, fresh=fresh)
 
 

@@ -18,7 +18,7 @@ from relier.hooks import encode_failure, text_of
 from relier.idempotency import key_of_follow_up
 from relier.integrity import Integrity
 from relier.runs import Run
-from relier.sending import payload_version, sending_of
+from relier.sending import enqueued_ms, payload_version, sending_of
 
 if TYPE_CHECKING:
     from relier.process import WorkerProcess
@@ -51,7 +51,8 @@ def enqueue_follow_up(
     """
     version = version_of(message) if version is None else version
     key, vouched = key_of_follow_up(broker, message), arrived_signed(run.message)
-    stamped = stamp_follow_up(message, parent or run.stamp, version, key, fresh=vouched)
+    when = enqueued_ms(broker)
+    stamped = stamp_follow_up(message, parent or run.stamp, version, key, fresh=vouched, enqueued_ms=when)
     if (admission := admission_of(broker)) is not None:
         admission.note(stamped)
     try:

@@ -68,9 +68,9 @@ class TaskReceipt:
         kept = kept_for(broker, message, broker.__dict__["relier_installation"].settings)
         option = message.options.get(OPTION)
         if type(option) is Fresh:  # This process wrote it; every push comes by here.
-            return cls(option["id"], True, option["s"], option["t"], kept, broker)
+            return cls(option["id"], True, option["s"], message.message_timestamp, kept, broker)
         stamp = stamp_of(message)
-        return cls(stamp.task_id, True, stamp.shard, stamp.created_ms, kept, broker)
+        return cls(stamp.task_id, True, stamp.shard, message.message_timestamp, kept, broker)
 
     def status(self) -> TaskStatus:
         """Ask the store for the task's state. Raises `StoreUnavailableError` when it cannot be reached.

@@ -11,7 +11,7 @@ from dramatiq.common import q_name
 from dramatiq.worker import ConsumerThread
 
 from relier.admission import admission_of
-from relier.arrivals import arrived_unsigned, may_vouch
+from relier.arrivals import arrived_unsigned, goes_on, may_vouch
 from relier.envelope import (
     HIGHEST_FENCE,
     OPTION,
@@ -64,10 +64,17 @@ def _is_promotion() -> bool:
 
 def _stamped(broker: Broker, message: Message[Any]) -> Message[Any]:
     key, fresh = key_of(broker, message), may_vouch(message) and not _is_promotion()
+    when = 0 if goes_on(message) or _is_promotion() else enqueued_ms(broker)
     if is_stamped(message):
-        return stamp_again(message, key, fresh=fresh)
+        return stamp_again(message, key, fresh=fresh, enqueued_ms=when)
     version = version_of(message) if OPTION in message.options else payload_version(broker, message.actor_name)
-    return stamp_first_hand(with_versions(broker, message), version, key, fresh=fresh)
+    return stamp_first_hand(with_versions(broker, message), version, key, fresh=fresh, enqueued_ms=when)
+
+
+def enqueued_ms(broker: Broker) -> int:
+    """Return the time for the stamp of what is enqueued now; 0 where nobody knows the store."""
+    admission = admission_of(broker)
+    return 0 if admission is None else admission.clock.now_ms()
 
 
 def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -> Sending:

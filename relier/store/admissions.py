@@ -38,6 +38,7 @@ class Lease:
     bucket: int
     opens_in: float  #: seconds until what was needed may be free; 0 when it was
     used: int  #: permits that are counted now, these included
+    at: float  #: the server's time, in seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,8 @@ def parse_lease(reply: Any) -> Lease:
     """Return what the store answered to a request. Raises an error that it replied."""
     if isinstance(reply, Exception):
         raise reply
-    granted, usable, epoch, bucket, opens_in, used = map(int, reply)
-    return Lease(granted, usable / 1e6, epoch, bucket, opens_in / 1e6, used)
+    granted, usable, epoch, bucket, opens_in, used, at = map(int, reply)
+    return Lease(granted, usable / 1e6, epoch, bucket, opens_in / 1e6, used, at / 1e6)
 
 
 def _usage(row: Sequence[Any]) -> Usage:

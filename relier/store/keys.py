@@ -37,12 +37,16 @@ class Keys:
     def of_tasks(self, worker: str) -> list[str]:
         """Return the keys of every shard that tell of tasks and limits, the own sets of `worker` included."""
         shards = range(SHARDS)
-        more = [key for shard in shards for key in (*self.admission(shard)[:2], self.letters(shard))]
+        more = [key for shard in shards for key in (*self.admission(shard)[:2], self.letters(shard), self.marks(shard))]
         return [key for shard in shards for key in self.shard(shard, worker)] + more
 
     def letters(self, shard: int) -> str:
         """Return the summaries of a shard's dead letters: task id -> a packed array (see `include/letters.lua`)."""
         return f"{self._prefixes[shard]}letters"
+
+    def marks(self, shard: int) -> str:
+        """Return the hash of a shard's purge marks."""
+        return f"{self._prefixes[shard]}marks"
 
     def lots(self, shard: int) -> str:
         """Return the set of the lots in which a shard's tasks are parked."""

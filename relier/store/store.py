@@ -19,6 +19,7 @@ from relier.store.keys import CLOCKS, SHARDS, Keys, shard_of
 from relier.store.known import Known, known
 from relier.store.letters import Letters
 from relier.store.locks import Locks
+from relier.store.purging import Purges
 from relier.store.records import Record, parse_record
 from relier.store.scripts import load_all, script
 from relier.store.tasks import Tasks
@@ -44,6 +45,7 @@ class Store:
         self.fleet = Fleet(self.runner, self.keys)
         self.admissions = Admissions(self.runner, self.keys)
         self.locks = Locks(self.runner, self.keys)
+        self.purges = Purges(self.runner, self.keys, retention)
         self.durability = Durability(self.runner)
         self.custody = Custody(self.runner, self.durability)
 

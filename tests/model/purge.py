@@ -265,5 +265,6 @@ def faults(world: World, state: State) -> Iterator[Step]:
     if state.mark >= 0 and may[4] and (not world.rules.outlives or (state.ended and state.record in OVER)):
         yield fault(4, "the mark expires", state._replace(mark=-1, written=-1))
     if state.ended and state.written > 0 and may[5]:
-        void = {"mark": -1, "written": -1} if world.rules.void_when_set_back else {}
-        yield fault(5, "the server's clock is set back", state._replace(time=0, was_set_back=True, **void))
+        early = state._replace(time=0, was_set_back=True)
+        noticed = early._replace(mark=-1, written=-1) if world.rules.void_when_set_back else early
+        yield fault(5, "the server's clock is set back", noticed)

@@ -4,7 +4,7 @@
 --       3 meta    hash  counters of the shard
 -- ARGV  1 now or ''   2 name   3 limit   4 window (µs)   5 permits wanted   6 permits needed, at least   7 admitted without a permit
 --       8 epoch, 9 sub-bucket, 10 number of the unused permits of an earlier lease   11 admitted, 12 rejected, 13 failed open: for the counters
--- Reply {granted, µs for which they may be used, epoch, sub-bucket, µs until the needed ones may be free, used}
+-- Reply {granted, µs for which they may be used, epoch, sub-bucket, µs until the needed ones may be free, used, now}
 --
 -- The promise: in no interval as long as the window are more than `limit` tasks admitted, however they fall. The argument:
 --   1. Time is cut into sub-buckets of width b, SUBBUCKETS of them in a window. Each permit is counted in the sub-bucket in which it was
@@ -58,4 +58,4 @@ if string.sub(name, 1, 7) == 'global|' then
   count('admission_rejected', tonumber(ARGV[12]))
   count('admission_failed_open', tonumber(ARGV[13]))
 end
-return { granted, (bucket + 1) * width - time, state[EPOCH], bucket, wait, state[SUM] }
+return { granted, (bucket + 1) * width - time, state[EPOCH], bucket, wait, state[SUM], now }

@@ -27,6 +27,8 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include discarding
+-- include purging
 -- include crash
 local now = now_us()
 local caller, id, nonce, seen = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -83,6 +85,11 @@ local function stand_aside()
 end
 
 local function grant(verdict)
+  if is_purged(rec, now, tonumber(ARGV[16])) then
+    discard_task(id, rec, now, keep, 'purged', 'mark')
+    save(id, rec)
+    return { 'settled' }
+  end
   local answer, owner
   if key then answer, owner = keys().ask(id, rec, key, now) end
   if answer == 'completed' then return repeat_of(owner) end
@@ -121,7 +128,7 @@ if seen > rec[FENCE] and (state == 'r' or state == 's' or state == 'd') then
   event(now, 'store lost data', id, 'fence', int(seen))
   if state == 'd' then
     leave_dlq(id)
-    rec[OUTCOME] = ''
+    rec[STATE], rec[OUTCOME] = 's', ''
   end
   rec[BODY] = ARGV[12]
   return grant('granted')

@@ -15,12 +15,14 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include purging
 local function suspicion(rec) return rec[SUSPECT] and (rec[CRASHES] >= rec[MAX_CRASHES] and 2 or 1) or 0 end
 
 local limit, room = tonumber(ARGV[2]), tonumber(ARGV[3])
 local old, counted = watch(tonumber(ARGV[4]) or -1, tonumber(ARGV[5]))
 forget(limit)
 local now = now_us()
+drop_void_marks(now)
 local more = look_at_keys(now, 100) and 1 or 0
 if redis.call('EXISTS', DUE) == 0 then
   redis.call('HDEL', META, 'seen', 'skew')

@@ -2,7 +2,8 @@
 -- task is its owner's. What waits for its idempotency key goes on, a copy that comes later finds it settled.
 --
 -- The caller has seen that the task may end, and saves the record in the same script: a crash before that changed nothing, after it the
--- task has ended and is counted once. `keep`: how long (µs) its id is remembered at least. Needs record, letters, due_time, end, result, idempotency.
+-- task has ended and is counted once. `keep`: how long (µs) its id is remembered at least. `who`: nil when
+-- the caller notes one event for many. Needs record, letters, due_time, end, result, idempotency.
 local function discard_task(id, rec, now, keep, reason, who)
   if rec[STATE] == 'd' then leave_dlq(id) end
   leave_key(id, rec, now)
@@ -10,5 +11,5 @@ local function discard_task(id, rec, now, keep, reason, who)
   remember_end(id, rec, 'discarded', keep)
   count('discarded')
   count('discarded:' .. reason)
-  event(now, 'discarded', id, 'reason', reason, 'by', who)
+  if who then event(now, 'discarded', id, 'reason', reason, 'by', who) end
 end
