@@ -17,6 +17,7 @@ from dramatiq.message import get_encoder
 
 from relier.context import ContextParameter, accept_context, context_parameter
 from relier.options import QUEUE_PRIORITIES, check_names, check_queue, check_values
+from relier.payloads import check_size
 from relier.receipts import TaskReceipt
 from relier.settings import Settings, get_settings
 from relier.templates import TEMPLATES, check_template
@@ -65,7 +66,7 @@ class RelierActor(dramatiq.Actor[P, R]):
         """Enqueue a task and return its receipt.
 
         Raises `RuntimeError` on a thread with a running event loop, `TypeError` for arguments that cannot be
-        encoded; then nothing was enqueued.
+        encoded, `PayloadTooLargeError` for more than `RELIER_MAX_PAYLOAD_BYTES`; then nothing was enqueued.
         """
         if asyncio._get_running_loop() is not None:  # The public one raises, which takes long.
             self._refuse_event_loop(f"use `await {self.actor_name}.apush(...)`")
@@ -84,7 +85,7 @@ class RelierActor(dramatiq.Actor[P, R]):
         """Enqueue messages built by `message(...)` and return their receipts in the same order.
 
         All are checked before the first is enqueued. Raises `TypeError` for anything but a message and for
-        arguments that cannot be encoded.
+        arguments that cannot be encoded, `PayloadTooLargeError` for a message that is too large.
         """
         self._refuse_event_loop(f"use `await asyncio.to_thread({self.actor_name}.push_many, messages)`")
         batch = list(messages)
@@ -105,7 +106,7 @@ class RelierActor(dramatiq.Actor[P, R]):
         try:
             return TaskReceipt.of(self.broker.enqueue(message), self.broker)
         except Exception:
-            _check_encodable(message)  # says more than an encoder that knows no actor
+            _encoded(message)  # says more than an encoder that knows no actor
             raise
 
     def _refuse_event_loop(self, way_out: str) -> None:
@@ -276,8 +277,9 @@ def _publisher() -> ThreadPoolExecutor:
 def _enqueue_all(broker: dramatiq.Broker, batch: list[dramatiq.Message[Any]]) -> Sequence[dramatiq.Message[Any]]:
     from relier.brokers.adapters import adapter_of
 
+    limit = broker.__dict__["relier_installation"].settings.max_payload_bytes
     for message in batch:
-        _check_encodable(message)
+        check_size(message, len(_encoded(message)), limit)
     return adapter_of(broker).enqueue_many(batch)
 
 
@@ -288,9 +290,11 @@ def _check_message(message: Any, place: int, actor_name: str) -> None:
         )
 
 
-def _check_encodable(message: dramatiq.Message[Any]) -> None:
+def _encoded(message: dramatiq.Message[Any]) -> bytes:
+    """Return a message encoded. Raises `TypeError`, which names what cannot be."""
     try:
-        message.encode()
+        encoded: bytes = message.encode()
+        return encoded
     except Exception as error:
         raise TypeError(
             f"Actor {message.actor_name!r}: {_culprit(message)} cannot be encoded by"

@@ -34,6 +34,22 @@ class UnsignableError(RelierError, ValueError):
     """The message has no canonical form, so it cannot be signed; the text names the place. Nothing was enqueued."""
 
 
+class PayloadTooLargeError(RelierError, ValueError):
+    """The message has more than `RELIER_MAX_PAYLOAD_BYTES`. Nothing was enqueued."""
+
+    def __init__(self, actor: str, size: int, limit: int) -> None:
+        super().__init__(actor, size, limit)
+        self.actor = actor
+        #: Bytes of the encoded message, and how many it may have.
+        self.size, self.limit = size, limit
+
+    def __str__(self) -> str:
+        return (
+            f"A message for actor {self.actor!r} has {self.size} bytes; at most {self.limit} are accepted. Put the data"
+            " into a file, a database or an object store, and send where it is; or raise RELIER_MAX_PAYLOAD_BYTES."
+        )
+
+
 class SchemaMigrationError(RelierError):
     """The payload could not be migrated to the version that the actor expects."""
 

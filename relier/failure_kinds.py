@@ -51,6 +51,7 @@ _BY_CLASS: dict[type[BaseException], FailureKind] = {
     FileNotFoundError: _D,
     UnicodeError: _D,
     errors.PayloadIntegrityError: _D,
+    errors.PayloadTooLargeError: _D,
     errors.SchemaMigrationError: _D,
     errors.CheckpointTooLargeError: _D,
     errors.HardTimeoutError: _D,

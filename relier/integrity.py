@@ -91,26 +91,31 @@ class Integrity:
 
     # -- sealing ------------------------------------------------------------------------------------------------
 
-    def seal(self, message: Message[Any]) -> None:
+    def seal(self, message: Message[Any]) -> int:
         """Seal a message that this process vouches for, in place; again, if it changed since. Others are left alone.
+
+        Returns how many bytes the seal covers; 0 when there is none.
 
         Raises `UnsignableError` when there are keys and the message has no canonical form. Without keys it then goes
         without a checksum, and so it does with an encoder other than Dramatiq's for JSON.
         """
         option = message.options.get(OPTION)
         if type(option) is not Fresh:
-            return
+            return 0
         fresh = message.options[OPTION] = Fresh(option)
         fresh.pop("g", None)
         if self.keys is None and type(get_encoder()) is not JSONEncoder:
-            return
+            return 0
         fresh["v"] = SEALED
         try:
-            fresh["g"] = _checksum(covered(message)) if self.keys is None else self.keys.sign(_as_received(message))
+            data = covered(message) if self.keys is None else _as_received(message)
+            fresh["g"] = _checksum(data) if self.keys is None else self.keys.sign(data)
+            return len(data)
         except ValueError as error:
             fresh["v"] = 1
             if self.keys is not None:
                 raise UnsignableError(f"This message cannot be signed: {error}") from None
+            return 0
 
     # -- examining ----------------------------------------------------------------------------------------------
 
@@ -211,12 +216,16 @@ def announce(broker: Broker, integrity: Integrity, message: Message[Any], delay:
         finish(integrity, message)
 
 
-def finish(integrity: Integrity, message: Message[Any]) -> None:
-    """Seal a fresh message, and undo what hooks changed in another one, after `before_enqueue`."""
+def finish(integrity: Integrity, message: Message[Any]) -> int:
+    """Seal a fresh message, and undo what hooks changed in another one, after `before_enqueue`.
+
+    Returns how many bytes the seal covers; 0 when there is none.
+    """
     if type(message.options.get(OPTION)) is Fresh:
-        integrity.seal(message)
-    elif (kept := getattr(_thread, "kept", None)) is not None:
+        return integrity.seal(message)
+    if (kept := getattr(_thread, "kept", None)) is not None:
         _restore(message.options, kept)
+    return 0
 
 
 _thread = local()

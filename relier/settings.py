@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     idempotency_inflight_ttl: float = _seconds(120, 1, _DAY, "How long a claim on a key outlives its dead owner.")
     result_ttl: float = _seconds(3600, 1, 366 * _DAY, "How long results, and the ids of ended tasks, are kept.")
     max_result_bytes: int = _whole(16 * 2**20, 1, 512 * 2**20, "Largest result kept.", "bytes")
-    max_payload_bytes: int = _whole(16 * 2**20, 256, 512 * 2**20, "Largest message accepted.", "bytes")
+    max_payload_bytes: int = _whole(16 * 2**20, 256, 512 * 2**20, "Largest message that may be enqueued.", "bytes")
     graceful_shutdown_timeout: float = _seconds(
         30, 0, _DAY, "How long a stopping worker waits for running tasks before it hands them over."
     )

@@ -18,6 +18,7 @@ from relier.brokers.guard import GuardedConsumer
 from relier.brokers.place import Place
 from relier.envelope import keeping_stamps, stamp_of
 from relier.integrity import finish, keeping_options
+from relier.payloads import check_sealed
 from relier.preflight import Finding
 from relier.queues import lane_of
 from relier.sending import prepared, prepared_together
@@ -75,6 +76,7 @@ class Adapter:
         A hook would be too late for the stamp: some brokers hand it the caller's own message object.
         """
         enqueue, consume, emit_before = self.broker.enqueue, self.broker.consume, self.broker.emit_before
+        limit = installation.settings.max_payload_bytes
 
         def stamping(message: Message[Any], *, delay: int | None = None) -> Message[Any]:
             stamped = prepared(self.broker, message)
@@ -84,7 +86,7 @@ class Adapter:
         def sealing(signal: str, *args: Any, **kwargs: Any) -> None:
             emit_before(signal, *args, **kwargs)
             if signal == "enqueue":  # Every middleware has had its say, and the broker is about to encode it.
-                finish(installation.integrity, args[0])
+                check_sealed(args[0], finish(installation.integrity, args[0]), limit)
 
         def guarding(queue_name: str, *args: Any, **kwargs: Any) -> Consumer:
             return self.guarded(consume(queue_name, *args, **kwargs), queue_name, installation)

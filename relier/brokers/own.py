@@ -23,6 +23,7 @@ from relier.envelope import OPTION, parsed, stamp_of
 from relier.errors import PayloadIntegrityError
 from relier.hooks import encode_failure
 from relier.integrity import Integrity, announce
+from relier.payloads import check_size
 from relier.preflight import Finding
 from relier.queues import is_internal
 from relier.sending import prepared, prepared_together, sending_of
@@ -168,14 +169,15 @@ class OwnBroker(Broker, ABC):
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Enqueue a message; with a `delay` in milliseconds the store keeps it until then.
 
-        Raises what the broker raises when it is away, or redis-py's errors for a delay when the store is away: nothing
-        was accepted then.
+        Raises what the broker raises when it is away, redis-py's errors for a delay when the store is away, and
+        `PayloadTooLargeError`: nothing was accepted then.
         """
         message = prepared(self, message)
         if delay is None or delay <= 0:
             return self._send(message)
         self._announce(message, delay)
         sending = sending_of(self, message, stamp_of(message), self.settings)
+        check_size(message, len(sending.body), self.settings.max_payload_bytes)
         self.store.tasks.schedule(sending, delay / 1000)
         self.emit_after("enqueue", message, delay)
         return message
@@ -185,6 +187,12 @@ class OwnBroker(Broker, ABC):
 
     def _announce(self, message: Message[Any], delay: int | None = None) -> None:
         announce(self, self.integrity, message, delay)
+
+    def _encoded(self, message: Message[Any]) -> bytes:
+        """Return an announced message as it is sent. Raises `PayloadTooLargeError`."""
+        encoded: bytes = message.encode()
+        check_size(message, len(encoded), self.settings.max_payload_bytes)
+        return encoded
 
     # -- copies that are not run --------------------------------------------------------------------------------
 

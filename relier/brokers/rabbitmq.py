@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -182,22 +182,22 @@ class RelierRabbitmqBroker(OwnBroker):
     def _send(self, message: Message[Any]) -> Message[Any]:
         """Raises Dramatiq's `ConnectionClosed` when RabbitMQ does not confirm."""
         self._announce(message)
-        self._publish([(message.queue_name, message.encode())])
+        self._publish([(message.queue_name, self._encoded(message))])
         self.emit_after("enqueue", message, None)
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Enqueue messages with their confirmations awaited together; all are encoded before the first is sent."""
-        return self._send_many(self._first_hand(messages))
+        return self._send_many(self._first_hand(messages), self._encoded)
 
     def publish_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Publish copies that the store keeps, to their queues' delay lanes: every consumer takes those first."""
-        return self._send_many([m.copy(queue_name=lane_of(m.queue_name)) for m in messages])
+        return self._send_many([m.copy(queue_name=lane_of(m.queue_name)) for m in messages], Message.encode)
 
-    def _send_many(self, messages: list[Message[Any]]) -> list[Message[Any]]:
+    def _send_many(self, messages: list[Message[Any]], encode: Callable[[Message[Any]], bytes]) -> list[Message[Any]]:
         for message in messages:
             self._announce(message)
-        self._publish([(message.queue_name, message.encode()) for message in messages])
+        self._publish([(message.queue_name, encode(message)) for message in messages])
         for message in messages:
             self.emit_after("enqueue", message, None)
         return messages

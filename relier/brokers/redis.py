@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -107,28 +107,30 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
         message = message.copy(options={"redis_message_id": str(uuid4())})
         self._announce(message)
         keys = self._keys(message.queue_name)[:2]
-        self._run("enqueue", keys, message.options["redis_message_id"], message.encode())
+        self._run("enqueue", keys, message.options["redis_message_id"], self._encoded(message))
         self.emit_after("enqueue", message, None)
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Enqueue messages in one round trip; all are encoded before the first is written."""
         ready = [m.copy(options={"redis_message_id": str(uuid4())}) for m in self._first_hand(messages)]
-        return self._publish(ready, "enqueue")
+        return self._publish(ready, "enqueue", self._encoded)
 
     def publish_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Publish copies that the store keeps, to their queues' delay lanes: every consumer takes those first."""
         lane = [m.copy(queue_name=lane_of(m.queue_name), options={"redis_message_id": str(uuid4())}) for m in messages]
-        return self._publish(lane, "publish")
+        return self._publish(lane, "publish", Message.encode)
 
-    def _publish(self, messages: list[Message[Any]], name: str) -> list[Message[Any]]:
+    def _publish(
+        self, messages: list[Message[Any]], name: str, encode: Callable[[Message[Any]], bytes]
+    ) -> list[Message[Any]]:
         for message in messages:
             self._announce(message)
         calls = [
             (
                 script(name, "relier.brokers"),
                 self._keys(message.queue_name)[:2],
-                (message.options["redis_message_id"], message.encode()),
+                (message.options["redis_message_id"], encode(message)),
             )
             for message in messages
         ]
