@@ -14,6 +14,7 @@ from relier.brokers.lanes import give_back
 from relier.claiming import Claiming, Delivery
 from relier.errors import RunUnknownError
 from relier.failures import RetryPolicy, decide
+from relier.fingerprints import fingerprint
 from relier.followups import send_failure_callback
 from relier.hooks import encode_failure, has_failure_hooks, text_of
 from relier.results import Returned, kept_for
@@ -106,9 +107,10 @@ class Closing(Claiming):
             failure = Failure(False, 0.0, counts=True, hooks=False, reason=name, encoded=b"", summary=name)
         if failure.retry:
             send_failure_callback(self.broker, self.process, run, error)
+        run.failure_told = failure.retry
         failpoints.hit("before-fail")
-        run.final_failure = not failure.retry
-        self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
+        verdict = self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
+        run.final_failure = verdict == "dead"  # Also when a retry was asked for: the store counts identical failures.
         failpoints.hit("failed")
         self.process.hand_custody(run)
         run.hooks_pending = run.final_failure and failure.hooks
@@ -134,7 +136,8 @@ class Closing(Claiming):
         tell_limit(error, self.broker, self.message)
         policy = RetryPolicy.of(self.message.options, self.actor.options)
         decision = decide(error, run.attempt, policy)
-        run.exhausted = decision.exhausted
+        # When the store ends it although a retry is asked for, its retries are exhausted.
+        run.exhausted = exhausted = decision.exhausted or decision.retry
         summary = f"{type(error).__name__}: {text_of(error)}"[:300]
         return Failure(
             retry=decision.retry,
@@ -142,6 +145,10 @@ class Closing(Claiming):
             counts=decision.counts_attempt,
             hooks=has_failure_hooks(self.broker, self.message),
             reason=decision.reason,
-            encoded=encode_failure(error, exhausted=decision.exhausted, retries=run.attempt),
+            encoded=encode_failure(
+                error, kind=str(decision.kind), exhausted=exhausted, retries=run.attempt, told=decision.retry
+            ),
             summary=summary,
+            fingerprint=fingerprint(run.actor_name, error, str(getattr(self.actor.fn, "__module__", ""))),
+            identical_limit=decision.identical_limit,
         )

@@ -13,6 +13,8 @@ from typing import Any
 from dramatiq import Message
 
 from relier.fixes import likely_fix
+from relier.failure_kinds import FailureKind
+from relier.failures import IDENTICAL_LIMIT
 from relier.hooks import decode_failure
 from relier.store.checkpoints import size_of
 from relier.store.records import Record
@@ -41,7 +43,10 @@ def told(record: Record) -> dict[str, Any]:
         "payload_version": record.payload_version,
         "reason": record.reason or None,
         "exception": failure_of(record),
+        "failure_kind": _failure(record).get("kind"),
         "fingerprint": record.fingerprint or None,
+        "identical_failures": record.identical,
+        "series": series_of(record),
         "attempts": record.attempt,
         "resurrection_count": record.crashes,
         "max_resurrections": record.max_resurrections,
@@ -87,15 +92,31 @@ def claims(record: Record) -> dict[str, str | None]:
 
 def failure_of(record: Record) -> dict[str, str] | None:
     """Return the last failure that the record keeps: type, message, traceback."""
-    if record.outcome != "dead" and record.state not in ("s", "r"):
+    failure = _failure(record)
+    return {name: str(failure.get(name, "")) for name in ("type", "message", "traceback")} if failure else None
+
+
+def series_of(record: Record) -> str | None:
+    """Return what a dead letter's last failures have in common, when they are many and identical."""
+    if record.outcome != "dead" or record.identical < IDENTICAL_LIMIT:
         return None
+    if _failure(record).get("kind") == FailureKind.TRANSIENT:
+        return (
+            f"Its last {record.identical} failures were transient and identical: what it needs was away all the time,"
+            " or the failure is none that passes."
+        )
+    return f"Its last {record.identical} failures were identical: trying again does not help."
+
+
+def _failure(record: Record) -> dict[str, Any]:
+    """Return the last failure that the record keeps; empty when there is none."""
+    if record.outcome != "dead" and record.state not in ("s", "r"):
+        return {}
     try:
         failure = decode_failure(record.result)
     except Exception:
-        return None
-    if "type" not in failure:
-        return None
-    return {name: str(failure.get(name, "")) for name in ("type", "message", "traceback")}
+        return {}
+    return failure if "type" in failure else {}
 
 
 def iso(seconds: float) -> str | None:

@@ -117,7 +117,8 @@ class Execution(Closing):
         run.phase, run.hooks_pending, run.settles = Phase.CLOSED, True, True
         if claim.outcome == "dead":
             run.final_failure = True
-            run.exhausted = bool(decode_failure(claim.result).get("exhausted"))
+            failure = decode_failure(claim.result)
+            run.exhausted, run.failure_told = bool(failure.get("exhausted")), bool(failure.get("told"))
             raise replayed_failure(claim.result)
         return decode_result(claim.result)
 

@@ -39,6 +39,8 @@ class Backoff:
 TRANSIENT_BACKOFF = Backoff(retries=20, least=1.0, most=600.0, growth=3.0)
 #: 5 retries, at most about 5 min: nobody knows yet whether trying again helps.
 UNCLASSIFIED_BACKOFF = Backoff(retries=5, least=5.0, most=600.0, growth=2.0)
+#: So many identical failures in a row of an unclassified task are deterministic: trying again does not help.
+IDENTICAL_LIMIT = 3
 #: A limiter says nothing about the task, and nothing is counted, so nothing grows: 1 to 10 s.
 RATE_LIMIT_BACKOFF = Backoff(retries=0, least=1.0, most=600.0, growth=10.0)
 #: Longest wait that a server's retry-after may impose, in seconds: one day.
@@ -82,6 +84,11 @@ class RetryPolicy:
         )
 
     @property
+    def decides_retries(self) -> bool:
+        """Whether it says by itself how often to retry: then identical failures stop nothing."""
+        return self.limits_retries or self.retry_when is not None
+
+    @property
     def limits_retries(self) -> bool:
         """Whether `max_retries` was set, be it to None."""
         return self.max_retries is not _UNSET
@@ -114,6 +121,8 @@ class Decision:
     counts_attempt: bool = True
     #: Whether the task ends without having asked for it by `throws` (Dramatiq's `on_retry_exhausted`).
     exhausted: bool = False
+    #: So many identical failures in a row end the task all the same; 0: no number does.
+    identical_limit: int = 0
 
 
 def decide(
@@ -140,7 +149,9 @@ def decide(
     if not _may_retry(exc, attempt, policy, kind, counts):
         return Decision(False, 0.0, type(exc).__name__, kind, counts, exhausted=True)
     delay = _delay(exc, attempt if counts else 0, policy, kind, chance())
-    return Decision(True, delay, type(exc).__name__, kind, counts)
+    stops = counts and kind is FailureKind.UNCLASSIFIED and not policy.decides_retries
+    limit = IDENTICAL_LIMIT if stops else 0
+    return Decision(True, delay, type(exc).__name__, kind, counts, identical_limit=limit)
 
 
 def _may_retry(exc: BaseException, attempt: int, policy: RetryPolicy, kind: FailureKind, counts: bool) -> bool:

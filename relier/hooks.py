@@ -95,7 +95,9 @@ def encode_failure(error: BaseException, **more: Any) -> bytes:
     try:
         return get_encoder().encode(failure)
     except Exception:  # Lone surrogates, mostly.
-        return get_encoder().encode({key: repr(value) for key, value in failure.items()})
+        return get_encoder().encode(
+            {key: repr(value) if isinstance(value, str) else value for key, value in failure.items()}
+        )
 
 
 def decode_failure(encoded: bytes) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class Run:
     hooks_pending: bool = False
     final_failure: bool = False
     exhausted: bool = False  #: whether it failed for good without having asked for it
+    failure_told: bool = False  #: whether `on_failure` was sent for its failure, before that was recorded
     settles: bool = False  #: whether its end is settled after the acknowledgement
     #: What the actor gets when that is not what was sent: migrated from an older version of its payload.
     arguments: Arguments | None = None

@@ -147,7 +147,7 @@ def as_data(account: Account) -> dict[str, Any]:
 
 #: Every counter, in the order of the reference.
 COUNTERS = (
-    *("accepted", "completed", "failed", "retries", "dead", "dlq_left", "discarded"),
+    *("accepted", "completed", "failed", "retries", "stopped_identical", "dead", "dlq_left", "discarded"),
     *("idempotency_hits", "duplicates_waited", "unsigned", "integrity_failures"),
     *("crashes", "resurrections", "handed_over", "parked", "declined", "published"),
     *("replays", "hooks_abandoned", "refused", "released", "adopted"),

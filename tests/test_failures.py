@@ -265,6 +265,28 @@ def test_an_unclassified_failure_is_retried_5_times_from_5_seconds() -> None:
     assert made[0].delay_seconds <= 10
 
 
+@pytest.mark.parametrize(
+    ("exc", "options", "limit"),
+    [
+        (ValueError(), {}, 3),
+        (ValueError(), {"min_backoff": 1, "max_backoff": 2}, 3),
+        (ValueError(), {"max_retries": 9}, 0),
+        (ValueError(), {"max_retries": None}, 0),
+        (ValueError(), {"retry_when": lambda retries, exc: True}, 0),
+        (ValueError(), {"transient": ValueError}, 0),
+        (ConnectionError(), {}, 0),
+        (rate_limited(), {}, 0),
+        (TypeError(), {"max_retries": 9}, 0),
+        (Retry("again"), {}, 0),
+    ],
+)
+def test_identical_failures_stop_only_what_is_unclassified_and_not_the_actors_decision(
+    exc: BaseException, options: dict[str, Any], limit: int
+) -> None:
+    decision = decide(exc, 0, RetryPolicy.of(options))
+    assert (decision.retry, decision.identical_limit) == (True, limit)
+
+
 def test_a_deterministic_failure_is_never_retried() -> None:
     (only,) = decisions(TypeError())
     assert only == Decision(False, 0.0, "TypeError", D, exhausted=True)

@@ -52,7 +52,8 @@ class Callbacks(_FollowUps, callbacks.Callbacks):
         if exception is None:
             send_callback(broker, process, run, "on_success", result)
         elif run.final_failure:
-            send_callback(broker, process, run, "on_failure", described(exception))
+            if not run.failure_told:
+                send_callback(broker, process, run, "on_failure", described(exception))
             send_exhausted(broker, process, run)
 
 

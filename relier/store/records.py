@@ -64,6 +64,8 @@ class Record:
     checkpoint: str = ""
     #: Another task that has its idempotency key, or completed under it.
     key_owner: str = ""
+    #: How many of its last failures in a row were identical: had its fingerprint.
+    identical: int = 0
 
     @property
     def status(self) -> str:
@@ -132,4 +134,5 @@ def parse_record(task_id: str, reply: Sequence[Any]) -> Record | None:
         runs=runs,
         checkpoint=_text(reply[21]),
         key_owner=_text(reply[22]),
+        identical=int(reply[23]),
     )

@@ -114,7 +114,7 @@ class Tasks(SweeperCalls, CustodyCalls):
         return Commit(self, worker, sending, fence, self._call("commit", sending.shard, worker, worker, *args))
 
     def fail(self, worker: str, sending: Sending, fence: int, failure: Failure) -> str:
-        """Record that the run failed; returns retry, dead or refused."""
+        """Record that the run failed; returns retry, dead or refused. Asked for a retry it may answer dead."""
         args = (
             sending.task_id,
             fence,
@@ -126,6 +126,7 @@ class Tasks(SweeperCalls, CustodyCalls):
             failure.fingerprint,
             failure.encoded,
             failure.summary,
+            failure.identical_limit,
         )
         return self._closing("fail", worker, sending, fence, args)
 

@@ -73,6 +73,8 @@ class Failure:
     encoded: bytes  #: the failure for people and for replays (see `relier.hooks`)
     summary: str  #: short text for the run's history
     fingerprint: str = ""
+    #: So many identical failures in a row end the task although it asks for a retry; 0: no number does.
+    identical_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

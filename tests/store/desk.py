@@ -81,8 +81,12 @@ class Desk:
         delay: float = 5.0,
         counts: bool = True,
         hooks: bool = False,
+        fingerprint: str = "print",
+        limit: int = 0,
     ) -> str:
-        failure = Failure(retry, delay, counts, hooks, "ValueError", b"encoded", "ValueError: no", "print")
+        failure = Failure(
+            retry, delay, counts, hooks, "ValueError", b"encoded", "ValueError: no", fingerprint, identical_limit=limit
+        )
         return self.tasks.fail(worker, self.sending(task), fence, failure)
 
     def settle(self, fence: int, task: str = "t", *, confirmed: bool) -> None:

@@ -17,7 +17,8 @@ local records = {}
 for _, id in ipairs(redis.call('HKEYS', REC)) do
   local rec = load(id)
   records[#records + 1] = { id, rec[STATE], int(rec[FENCE]), rec[OWNER], rec[STICKY] and 1 or 0,
-    rec[SUSPECT] and 1 or 0, rec[ATTEMPT], rec[CRASHES], rec[OUTCOME], redis.call('HGET', REC, id) }
+    rec[SUSPECT] and 1 or 0, rec[ATTEMPT], rec[CRASHES], rec[OUTCOME], rec[FINGERPRINT], rec[ALIKE],
+    redis.call('HGET', REC, id) }
 end
 local owned = {}
 for i = 2, #ARGV do owned[i - 1] = redis.call('ZRANGE', own_key(ARGV[i]), 0, -1) end
@@ -48,6 +49,8 @@ class Seen:
     attempt: int
     crashes: int
     outcome: str
+    fingerprint: str
+    identical: int
     packed: bytes
 
 
@@ -78,7 +81,20 @@ def look(store: Store, shards: Iterable[int], workers: Iterable[str]) -> Look:
 
 def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
     records, due, letters, dead, meta, owned, remembered, summaries = reply
-    for task_id, state, fence, owner, sticky, suspect, attempt, crashes, outcome, packed in records:
+    for (
+        task_id,
+        state,
+        fence,
+        owner,
+        sticky,
+        suspect,
+        attempt,
+        crashes,
+        outcome,
+        fingerprint,
+        identical,
+        packed,
+    ) in records:
         seen.records[task_id.decode()] = Seen(
             state.decode(),
             int(fence),
@@ -88,6 +104,8 @@ def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
             attempt,
             crashes,
             outcome.decode(),
+            fingerprint.decode(),
+            identical,
             packed,
         )
     seen.due.update((task_id.decode(), int(float(at))) for task_id, at in zip(due[::2], due[1::2], strict=True))

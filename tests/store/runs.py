@@ -14,11 +14,20 @@ from tests.store.world import SHARDS, Copy, Ledger, Process, Run
 
 T = TypeVar("T")
 
-ENDINGS = ("commit", "commit", "commit+hooks", "commit+hooks", "retry", "dead", "dead+hooks", "discard", "hand over")
+ENDINGS = (
+    *("commit", "commit", "commit+hooks", "commit+hooks", "discard", "hand over"),
+    *("retry", "retry", "retry+hooks", "retry, otherwise", "retry, uncounted", "dead", "dead+hooks"),
+)
+#: So many identical failures in a row make a dead letter.
+LIMIT = 3
 
 
 def pick_from(choices: Sequence[T], pick: int) -> T:
     return choices[pick % len(choices)]
+
+
+def fingerprint_of(ending: str) -> str:
+    return "other" if ending == "retry, otherwise" else "same"
 
 
 class Runs(Judge):
@@ -174,7 +183,7 @@ class Runs(Judge):
             process.free_slot(run)
 
     def close(self, process: Process, run: Run, ending: str, reply: str) -> None:
-        def call() -> bool:
+        def call() -> str:
             return self.judged_close(run, ending)
 
         repeated, run.phase, run.closing = run.phase == "close?", "close?", ending
@@ -188,37 +197,60 @@ class Runs(Judge):
         process.free_slot(run)
         if not accepted and run.task not in {*self.seen.records, *self.seen.remembered}:
             process.drop(run)  # The store knows nothing of the task: the broker shall keep the copy (R4).
-        elif not accepted or ending in ("retry", "hand over"):
+        elif not accepted or accepted in ("retry", "hand over"):
             run.phase = "skip"
         else:
-            run.phase = "hooks" if ending.endswith("hooks") else "ack"
+            run.phase = "hooks" if accepted.endswith("hooks") else "ack"
 
-    def judged_close(self, run: Run, ending: str) -> bool:
+    def judged_close(self, run: Run, ending: str) -> str:
+        """Close a run; returns how it ended, '' when it was refused."""
         was = self.seen.records.get(run.task)
         try:
             accepted = self._send_ending(run, self.world.tasks[run.task].sending, ending)
         except RunUnknownError:
             self.check(was is None, f"{ending} of {run} is unknown, the record was {was}")
-            accepted = False
+            accepted = ""
+        if accepted and ending.startswith("retry") and was and was.state == "r":
+            stops = self._row(was, ending) >= LIMIT
+            self.check(accepted.startswith("dead") == stops, f"{ending} of {run}: {accepted}, the record was {was}")
         if was and was.state == "r" and was.fence == run.fence:
             self.check(accepted, f"{ending} of {run} was refused, the record was {was}")
         elif was and was.fence > run.fence and not (ending == "discard" and was.outcome == "discarded"):
             self.check(not accepted, f"{ending} of the overtaken {run} was accepted, the record was {was}")
         if accepted:
-            self.world.tasks[run.task].hooks_owed = ending.endswith("hooks")
+            self.world.tasks[run.task].hooks_owed = accepted.endswith("hooks")
         self.judge(ending, {run.task}, run)
         return accepted
 
-    def _send_ending(self, run: Run, sending: Sending, ending: str) -> bool:
+    @staticmethod
+    def _row(was: Seen, ending: str) -> int:
+        """Return how many identical failures in a row a retry would make, by the record before it."""
+        if ending == "retry, uncounted":
+            return 0
+        return was.identical + 1 if was.fingerprint == fingerprint_of(ending) else 1
+
+    def _send_ending(self, run: Run, sending: Sending, ending: str) -> str:
+        """Return how the run ended, '' when that was refused."""
+        hooks = ending.endswith("hooks")
         if ending.startswith("commit"):
-            return self.tasks.commit(run.caller, sending, run.fence, hooks=ending.endswith("hooks"), result=b"42")
-        if ending == "discard":
-            return self.tasks.discard(run.caller, sending, run.fence, "skipped")
-        if ending == "hand over":
-            return self.tasks.hand_over(run.caller, sending, run.fence, "drain")
-        retry = ending == "retry"
-        failure = Failure(retry, 5.0, True, ending.endswith("hooks"), "ValueError", b"{}", "ValueError")
-        return self.tasks.fail(run.caller, sending, run.fence, failure) == ("retry" if retry else "dead")
+            accepted = self.tasks.commit(run.caller, sending, run.fence, hooks=hooks, result=b"42")
+        elif ending == "discard":
+            accepted = self.tasks.discard(run.caller, sending, run.fence, "skipped")
+        elif ending == "hand over":
+            accepted = self.tasks.hand_over(run.caller, sending, run.fence, "drain")
+        else:
+            return self._send_failure(run, sending, ending, hooks)
+        return ending if accepted else ""
+
+    def _send_failure(self, run: Run, sending: Sending, ending: str, hooks: bool) -> str:
+        retry, counts = ending.startswith("retry"), ending != "retry, uncounted"
+        prints = fingerprint_of(ending)
+        failure = Failure(
+            retry, 5.0, counts, hooks, "ValueError", b"{}", "ValueError", prints, identical_limit=counts * LIMIT
+        )
+        verdict = self.tasks.fail(run.caller, sending, run.fence, failure)
+        self.check(retry or verdict != "retry", f"{ending} of {run} was answered {verdict}")
+        return {"dead": "dead+hooks" if hooks else "dead", "retry": "retry"}.get(verdict, "")
 
     def arrive(self, index: int) -> None:
         """Let a delayed request arrive; nobody hears its reply."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from relier.store import Verdict
-from tests.store.desk import Desk
+from tests.store.desk import SHARD, Desk
 
 Close = Callable[[Desk, int], object]
 
@@ -171,6 +171,81 @@ def test_a_failure_after_a_commit_is_refused(desk: Desk) -> None:
     desk.commit(fence)
     assert desk.fail(fence) == "refused"
     assert desk.record().status == "completed"
+
+
+# -- identical failures -----------------------------------------------------------------------------------------------
+
+
+def fail_again(desk: Desk, fingerprint: str = "same", *, counts: bool = True, hooks: bool = False) -> str:
+    """Let the task's next run fail, which asks for a retry; returns the verdict."""
+    seen = desk.published() if desk.find() else 0
+    verdict = desk.fail(
+        desk.run(seen=seen), retry=True, delay=0, counts=counts, hooks=hooks, fingerprint=fingerprint, limit=3
+    )
+    desk.wait(1)
+    return verdict
+
+
+def test_the_third_identical_failure_in_a_row_makes_a_dead_letter(desk: Desk) -> None:
+    assert [fail_again(desk) for _ in range(3)] == ["retry", "retry", "dead"]
+
+    record = desk.record()
+    assert (record.state, record.reason, record.attempt, record.identical) == ("d", "ValueError", 3, 3)
+    assert (desk.count("retries"), desk.count("failed"), desk.count("stopped_identical")) == (2, 3, 1)
+    assert "identical failures" in desk.events()
+    assert desk.due() == []
+
+
+def test_another_failure_in_between_begins_a_new_row(desk: Desk) -> None:
+    prints = ["one", "one", "two", "one", "one", "one"]
+    assert [fail_again(desk, fingerprint) for fingerprint in prints] == ["retry"] * 5 + ["dead"]
+
+
+def test_a_failure_that_does_not_count_neither_breaks_nor_lengthens_the_row(desk: Desk) -> None:
+    verdicts = []
+    for _ in range(3):
+        verdicts += [fail_again(desk, "limited", counts=False) for _ in range(3)] + [fail_again(desk)]
+    assert verdicts == ["retry"] * 11 + ["dead"]
+    assert desk.record().fingerprint == "same"
+
+
+def test_a_crash_a_hand_over_and_a_lost_reply_in_between_leave_the_row(desk: Desk) -> None:
+    fail_again(desk)
+    desk.claim("w2", seen=desk.published())
+    desk.bury("w2")
+    fence = desk.run("w3", seen=desk.published())
+    desk.tasks.hand_over("w3", desk.sending(), fence, "drain")
+    fence = desk.run("w3", seen=desk.published())
+    again = [desk.fail(fence, "w3", retry=True, delay=0, fingerprint="same", limit=3) for _ in range(3)]
+    assert again == ["retry"] * 3
+    assert desk.record().identical == 2
+
+    assert fail_again(desk) == "dead"
+
+
+def test_a_repeated_call_is_told_again_that_the_task_was_stopped(desk: Desk) -> None:
+    for _ in range(2):
+        fail_again(desk)
+    fence = desk.run(seen=desk.published())
+    again = [desk.fail(fence, retry=True, hooks=True, fingerprint="same", limit=3) for _ in range(2)]
+    assert again == ["dead", "dead"]
+    assert (desk.state(), desk.record().owner, desk.count("stopped_identical")) == ("h", "w1", 1)
+
+
+def test_a_released_task_begins_a_new_row(desk: Desk) -> None:
+    for _ in range(3):
+        fail_again(desk)
+    desk.tasks.hold("t", "release", "me", SHARD)
+    assert desk.record().identical == 0
+    assert [fail_again(desk) for _ in range(3)] == ["retry", "retry", "dead"]
+
+
+def test_a_series_that_may_go_on_says_how_long_it_was_identical(desk: Desk) -> None:
+    desk.fail(desk.run(), retry=True, delay=0, fingerprint="same")
+    for _ in range(4):
+        desk.fail(desk.run(seen=desk.published()), retry=True, delay=0, fingerprint="same")
+    desk.fail(desk.run(seen=desk.published()), fingerprint="same")
+    assert (desk.record().status, desk.record().identical, desk.count("stopped_identical")) == ("dead", 6, 0)
 
 
 # -- discard ----------------------------------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence   5 'retry' or 'dead'   6 delay (µs) until the retry
 --       7 '1' if the failure counts as an attempt   8 '1' if hooks are to run (dead only)   9 reason   10 fingerprint
---       11 the failure, encoded   12 short text for the run's history
--- Reply retry · dead · refused · lost · unknown (see astray)
+--       11 the failure, encoded   12 short text for the run's history   13 so many identical failures in a row end the task; 0: no number does
+-- Reply retry · dead · refused · lost · unknown (see astray). Whoever asked for a retry may be told `dead`, and then runs the hooks.
 --
 -- Accepts `running` under exactly this fence; repeated, it answers its first verdict (R2): a retry keeps the run's fence until the
 -- next claim. A crash before it: burial counts a crash instead of the failure. A crash after it: the record is due, or dead (with
 -- hooks pending it is owned, and replayed). Nothing else schedules a retry, so none is lost between two systems.
+--
+-- The row of identical failures is in the record, so crashes, hand-overs and other workers in between do not break it. A failure that
+-- does not count says nothing about the task, and neither breaks nor lengthens it.
 -- include clock
 -- include record
 -- include letters
@@ -32,8 +35,18 @@ if rec[OUTCOME] == 'dead' then return 'dead' end
 if rec[STATE] ~= 'r' then return 'refused' end
 
 remember_run(rec, caller, now, 'failed', ARGV[12])
-rec[FINGERPRINT], rec[RESULT] = ARGV[10], ARGV[11]
+rec[RESULT] = ARGV[11]
 if ARGV[7] == '1' then rec[ATTEMPT] = rec[ATTEMPT] + 1 end
+if ARGV[7] == '1' or verdict == 'dead' then
+  local again = rec[FINGERPRINT] == ARGV[10] and ARGV[10] ~= ''
+  rec[FINGERPRINT], rec[ALIKE] = ARGV[10], again and rec[ALIKE] + 1 or 1
+  local most = tonumber(ARGV[13] or '0')
+  if verdict == 'retry' and most > 0 and rec[ALIKE] >= most then
+    verdict = 'dead'
+    count('stopped_identical')
+    event(now, 'identical failures', id, 'times', rec[ALIKE], 'fingerprint', ARGV[10])
+  end
+end
 count('failed')
 if verdict == 'retry' then
   disown(id, rec)

@@ -5,7 +5,7 @@
 -- Reply for each id: an empty list, {'e'} for an ended task of which only the id is kept, or {state, fence, owner, granted, sticky, suspect, attempt, crashes, max resurrections,
 --       times published, created, queue, actor, outcome, reason, fingerprint, result or failure, payload version, body, due or '',
 --       runs: a list of {worker, start, end, outcome, detail}, where its checkpoint is (see include/record.lua; its size in place of bytes),
---       another task that has its idempotency key, or completed under it}
+--       another task that has its idempotency key, or completed under it, how many of its last failures in a row were identical}
 -- include clock
 -- include record
 -- include shown
@@ -29,7 +29,7 @@ for i = 2, #ARGV do
       rec[ATTEMPT], rec[CRASHES], rec[MAX_CRASHES], rec[PUBS], int(rec[CREATED] * 1000000), rec[QUEUE], rec[ACTOR], rec[OUTCOME],
       rec[REASON], rec[FINGERPRINT], rec[RESULT], rec[PAYLOAD_VERSION], rec[BODY], shown_due(ARGV[i], rec, now), runs,
       string.sub(rec[CHECKPOINT], 1, 1) == 's' and 's' .. #rec[CHECKPOINT] - 1 or rec[CHECKPOINT],
-      key_owner(ARGV[i], rec) }
+      key_owner(ARGV[i], rec), rec[ALIKE] }
   end
 end
 return out

@@ -21,9 +21,10 @@ local OUTCOME, REASON, FINGERPRINT, RESULT, RUNS, CHECKPOINT, TASK_KEYS, PAYLOAD
 -- DECLINED  how often the task was declined since it last ran or was parked
 -- EXEMPT    when (µs) it was last released: purge marks that are older do not concern it; 0: never
 -- ON_DEAD   `queue LF actor` that gets the dead record; '' none      JOB  the digest of its job key; '' none
-local DECLINED, EXEMPT, ON_DEAD, JOB = 25, 26, 27, 28
+-- ALIKE     how many of its last failures in a row had its FINGERPRINT; 0: none, or it was released since
+local DECLINED, EXEMPT, ON_DEAD, JOB, ALIKE = 25, 26, 27, 28, 29
 -- A record of an earlier version ends before these.
-local ADDED = { [DECLINED] = 0, [EXEMPT] = 0, [ON_DEAD] = '', [JOB] = '' }
+local ADDED = { [DECLINED] = 0, [EXEMPT] = 0, [ON_DEAD] = '', [JOB] = '', [ALIKE] = 0 }
 
 -- How many finished runs a record remembers; older ones are dropped.
 local RUNS_KEPT = 20
@@ -36,7 +37,7 @@ local function load(id)
   if not packed then return nil end
   local rec = cmsgpack.unpack(packed)
   if rec[VERSION] > FORMAT then return nil, true end
-  for field = #rec + 1, JOB do rec[field] = ADDED[field] end
+  for field = #rec + 1, ALIKE do rec[field] = ADDED[field] end
   return rec
 end
 
@@ -46,7 +47,7 @@ end
 
 local function new_record(state, now, queue, actor, max_crashes, payload_version, body)
   return { FORMAT, state, 0, '', '', 0, false, false, 0, 0, max_crashes, 0, math.floor(now / 1000000), queue, actor,
-           '', '', '', '', false, '', '', payload_version, body, 0, 0, '', '' }
+           '', '', '', '', false, '', '', payload_version, body, 0, 0, '', '', 0 }
 end
 
 -- Whether the task has ended and its id is kept, be it with a record or without.

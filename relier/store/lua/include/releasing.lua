@@ -1,13 +1,13 @@
 -- Releasing: a dead letter, or a task that was held, waits for its publication, due at once but behind what recovers from a crash.
 --
--- Attempts begin anew. CRASHES stays as it is, so that a release is no way around max_resurrections: only `crashed` looks at it, after a
+-- Attempts begin anew, and so does the row of identical failures. CRASHES stays as it is, so that a release is no way around max_resurrections: only `crashed` looks at it, after a
 -- run, so one run at least is given, and the next crash over the limit makes a dead letter again. EXEMPT: purge marks that were set
 -- before do not concern it. The caller has seen that the task may be released, and saves the record in the same script: a crash before
 -- that changed nothing, after it the task is due. Needs record, letters, due_time.
 local function release_task(id, rec, now, who, how)
   if rec[STATE] == 'd' then
     leave_dlq(id)
-    rec[ATTEMPT], rec[OUTCOME] = 0, ''
+    rec[ATTEMPT], rec[ALIKE], rec[OUTCOME] = 0, 0, ''
   end
   rec[REASON], rec[GRANTED], rec[EXEMPT] = '', now, now
   remember_run(rec, who, now, 'released', how)
