@@ -12,9 +12,9 @@ from typing import Any
 
 from dramatiq import Message
 
-from relier.fixes import likely_fix
 from relier.failure_kinds import FailureKind
 from relier.failures import IDENTICAL_LIMIT
+from relier.fixes import likely_fix
 from relier.hooks import decode_failure
 from relier.store.checkpoints import size_of
 from relier.store.records import Record
