@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 import relier
 from relier.errors import RelierError
-from relier_cli import admin, admission, audit, config, dlq, doctor, resurrector, tasks, worker
+from relier_cli import admin, admission, audit, config, dlq, doctor, queue, resurrector, tasks, worker
 from relier_cli.demo.command import demo
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command()(audit.audit)
 app.command()(resurrector.run_resurrector)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(worker.app, name="worker")
+app.add_typer(queue.app, name="queue")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(admission.app, name="admission")
 app.add_typer(admin.app, name="admin")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from dataclasses import asdict
 
-import dramatiq
 import typer
-from dramatiq import Broker
 
-from relier.boot import use_default_broker
 from relier.checkpoint_checks import checkpoint_check
 from relier.errors import RelierConfigError, RelierError
 from relier.fleet_checks import fleet_checks
 from relier.preflight import Finding, inspect_redis
-from relier.settings import Settings, get_settings, unknown_variables
+from relier.settings import get_settings, unknown_variables
 from relier.store import get_store
-from relier_cli.opening import import_path
+from relier_cli.application import application
 from relier_cli.output import AsJson, print_json, print_text
 
 
@@ -45,30 +41,15 @@ def examine() -> list[Finding]:
         return [Finding("error", "settings", problem, "Correct the variable.") for problem in error.problems]
     findings = [Finding("warning", "settings", line, "Remove or correct it.") for line in unknown_variables()]
     try:
-        broker, declared, trouble = _actors(settings)
+        known = application(settings)
+        trouble = [Finding("error", "actors", line, "Correct RELIER_ACTORS, or the module.") for line in known.trouble]
         store = get_store(settings)
-        checks = (*fleet_checks(store, broker, declared), checkpoint_check(store))
+        checks = (*fleet_checks(store, known.broker, known.queues), checkpoint_check(store))
         findings += inspect_redis(store.client, settings, checks)
         store.close()
         return findings + trouble
     except RelierError as error:
         return [*findings, Finding("error", "server", str(error))]
-
-
-def _actors(settings: Settings) -> tuple[Broker, set[str], list[Finding]]:
-    """Import the actors; returns the broker, the queues that they declare, and what is wrong with them."""
-    import_path()
-    use_default_broker(settings)
-    trouble = []
-    for name in settings.actors:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            message = f"The actor module {name!r} cannot be imported: {type(error).__name__}: {error}"
-            trouble.append(Finding("error", "actors", message, "Correct RELIER_ACTORS, or the module."))
-    broker = dramatiq.get_broker()
-    queues = {actor.queue_name for actor in broker.actors.values()}
-    return broker, queues, trouble
 
 
 def show(findings: Iterable[Finding]) -> None:

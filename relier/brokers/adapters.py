@@ -101,6 +101,16 @@ class OwnAdapter(Adapter):
     def depth(self, queue: str) -> int | None:
         return int(self.broker.depth(queue))
 
+    def oldest(self, queue: str) -> float | None:
+        found: float | None = self.broker.oldest(queue)
+        return found
+
+    def queues(self) -> set[str]:
+        return set(self.broker.queues_with_messages())
+
+    def has_queue(self, queue: str) -> bool:
+        return bool(self.broker.has_queue(queue))
+
     def lane_depth(self, queue: str) -> int | None:
         return int(self.broker.lane_depth(queue))
 

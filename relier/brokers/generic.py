@@ -205,6 +205,20 @@ class Adapter:
         """Return how many messages wait in a queue; None when the broker cannot tell."""
         return None
 
+    def oldest(self, queue: str) -> float | None:
+        """Return when the oldest message that waits in a queue was made, in seconds since the epoch on its producer's
+        clock; None when there is none, or the broker cannot tell.
+        """
+        return None
+
+    def queues(self) -> set[str]:
+        """Return the queues that have messages, as far as the broker can tell without being asked for one by name."""
+        return set()
+
+    def has_queue(self, queue: str) -> bool:
+        """Whether the broker is known to have a queue."""
+        return queue in self.queues() or bool(self.depth(queue))
+
     def lane_depth(self, queue: str) -> int | None:
         """Return how many published copies wait in a queue's delay lane; None when that cannot be told."""
         return None

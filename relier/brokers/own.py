@@ -114,6 +114,18 @@ class OwnBroker(Broker, ABC):
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue and its delay lane."""
 
+    def oldest(self, queue: str) -> float | None:
+        """Return when the message at a queue's head was made (s since the epoch); None where that cannot be told."""
+        return None
+
+    def queues_with_messages(self) -> set[str]:
+        """Return the queues that have messages, where that can be told without their names."""
+        return set()
+
+    @abstractmethod
+    def has_queue(self, queue: str) -> bool:
+        """Whether the broker has a queue."""
+
     def waiting(self) -> Iterable[bytes] | None:
         """Return every message that the broker has, without taking it; None where that is impossible."""
         return None

@@ -267,6 +267,9 @@ class RelierRabbitmqBroker(OwnBroker):
     def depth(self, queue: str) -> int:
         return sum(self._counts(queue, dq_name(queue)))
 
+    def has_queue(self, queue: str) -> bool:
+        return bool(self._wired().inquiries.ask(lambda channel: self.exists(channel, queue)))
+
     def _counts(self, *queues: str) -> list[int]:
         """Return how many messages wait in each queue; unacknowledged ones are not counted by RabbitMQ."""
         inquiries = self._wired().inquiries

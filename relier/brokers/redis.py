@@ -17,7 +17,7 @@ from dramatiq.common import dq_name, q_name
 from dramatiq.middleware import Middleware
 
 from relier.brokers.own import OwnBroker
-from relier.brokers.peek import redis_messages
+from relier.brokers.peek import redis_messages, redis_oldest, redis_queues
 from relier.brokers.place import Place, mark_redis, redis_place
 from relier.brokers.redis_consumer import RedisConsumer
 from relier.preflight import Finding, inspect_redis
@@ -253,6 +253,15 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def waiting(self) -> Iterable[bytes]:
         return redis_messages(self.connection, self.namespace)
+
+    def oldest(self, queue: str) -> float | None:
+        return redis_oldest(self.connection, self.namespace, (queue, dq_name(queue)))
+
+    def queues_with_messages(self) -> set[str]:
+        return redis_queues(self.connection, self.namespace)
+
+    def has_queue(self, queue: str) -> bool:
+        return queue in self.queues_with_messages()
 
     def place(self) -> Place:
         return redis_place(self.connection, self.namespace)

@@ -18,7 +18,7 @@ from dramatiq.errors import ConnectionClosed
 
 from relier.brokers.generic import BACKLOG, CUT_OFF, LATE_COPIES, SPREAD, Adapter, Weakness
 from relier.brokers.guard import REST, GuardedConsumer
-from relier.brokers.peek import redis_messages
+from relier.brokers.peek import redis_messages, redis_oldest, redis_queues
 from relier.brokers.place import Place, address, cluster_of, mark_redis, rabbitmq_place, redis_place
 
 if TYPE_CHECKING:
@@ -67,6 +67,12 @@ class RedisAdapter(Adapter):
             return sum(int(self.broker.client.llen(name)) for name in lists)
         except redis.RedisError:
             return None
+
+    def oldest(self, queue: str) -> float | None:
+        return redis_oldest(self.broker.client, self.broker.namespace, (queue, dq_name(queue)))
+
+    def queues(self) -> set[str]:
+        return redis_queues(self.broker.client, self.broker.namespace)
 
     def waiting(self) -> Iterator[bytes]:
         return redis_messages(self.broker.client, self.broker.namespace)
