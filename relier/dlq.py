@@ -15,14 +15,23 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import dramatiq.broker
+from dramatiq import Broker
+
+from relier import failpoints
+from relier.integrity import Integrity
+from relier.letter_edits import EditRefusedError, edited
+from relier.settings import Settings, get_settings
 from relier.store import Store, get_store
+from relier.store.letter_entries import Entry, arguments_of, read_entries
 from relier.store.letters import Group, Letter, Place, Planned, Wanted
 from relier.store.survey import Survey
 
-__all__ = ["Canary", "DeadLetters", "Group", "Letter", "Place", "Planned", "Wanted"]
+__all__ = ["Canary", "DeadLetters", "EditRefusedError", "Entry", "Group", "Letter", "Place", "Planned", "Wanted"]
 
 #: Most letters in one piece when nobody asked for a rate: one round trip, a few milliseconds.
 PIECE = 1000
@@ -85,9 +94,16 @@ class DeadLetters:
         """Return the dead letters that are wanted by fingerprint, the largest group first."""
         return self.store.letters.groups(self._until_now(wanted))
 
-    def plan(self, wanted: Wanted | None = None) -> list[Planned]:
-        """Return how many dead letters would run as what: actor, queue and payload version; the most first."""
-        return self.store.letters.plan(self._until_now(wanted))
+    def plan(self, wanted: Wanted | None = None, limit: int | None = None) -> list[Planned]:
+        """Return how many dead letters would run as what: actor, queue and payload version; the most first.
+
+        limit: of the oldest so many.
+        """
+        if limit is None:
+            return self.store.letters.plan(self._until_now(wanted))
+        letters = self.store.letters.summaries(self.places(wanted, limit))
+        kinds = Counter((letter.actor, letter.queue, letter.payload_version) for letter in letters)
+        return [Planned(*kind, count) for kind, count in kinds.most_common()]
 
     # -- the ways out -----------------------------------------------------------------------------------------------
 
@@ -95,11 +111,44 @@ class DeadLetters:
         """Let dead letters run again, with fresh attempts and the crashes they had.
 
         Returns of each what happened: `released`; `unknown`, there is no such task; `gone`, it is no dead letter;
-        `pending`, the hooks of its failure are not done yet; `newer`, a newer version wrote it.
+        `pending`, the hooks of its failure are not done yet; `newer`, a newer version wrote it. May be repeated.
         """
         shards = {task_id: self.store.known(task_id).shard for task_id in dict.fromkeys(task_ids)}
         places = [Place(0, shard, task_id) for task_id, shard in shards.items()]
         return {place.task_id: outcome for place, outcome in self._released(places).items()}
+
+    def release_edited(
+        self,
+        task_id: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        settings: Settings | None = None,
+        broker: Broker | None = None,
+    ) -> tuple[str, str]:
+        """Release a dead letter with other arguments (None: its own); returns what happened, as `release` does.
+
+        The second part says why the arguments were not compared with the actor's parameters; empty when they were.
+        Its message is sealed again, with a signature where there are keys. Raises `EditRefusedError` for arguments
+        that do not fit, and for a letter whose message a worker would refuse: it stays what it is.
+
+        Parameters:
+          settings: keys and limits. Default: those of the environment.
+          broker: its actors tell what parameters there are. Default: the global one, if any.
+        """
+        settings = settings or get_settings()
+        shard = self.store.known(task_id).shard
+        record = self.store.records([task_id], shard).get(task_id)
+        if record is None or record.state != "d":
+            return self.release(task_id)[task_id], ""
+        if not record.actor:
+            raise EditRefusedError("It is the letter of a refused message, which is no task: enqueue one instead.")
+        died = round(Survey(self.store).dead_lettered_at(task_id, shard) * 1e6)
+        integrity, known = Integrity.of(settings), broker or dramatiq.broker.global_broker
+        new = edited(record.body, args, kwargs, integrity=integrity, broker=known, limit=settings.max_payload_bytes)
+        place = Place(died, shard, task_id)
+        outcome = self._released([place], "with other arguments", new.body)[place]
+        return outcome, new.unchecked
 
     def release_all(
         self,
@@ -140,6 +189,20 @@ class DeadLetters:
         """
         return _tally(self._pieces(self._chosen(wanted, limit), self._purged, None), told)
 
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def export(self, wanted: Wanted | None = None, limit: int | None = None) -> Iterator[Entry]:
+        """Iterate over whole dead letters, the oldest first; see `relier.letter_lines` for their form in files."""
+        return read_entries(self.store.letters, self.places(wanted, limit))
+
+    def take_in(self, entries: Iterable[Entry]) -> list[str]:
+        """Make dead letters of exported ones, here or from another store; returns of each what happened.
+
+        `imported`; `exists`, it is a dead letter here; `known`, a task of this id waits, runs or has ended here: then
+        nothing was changed. Only a purged one comes back. May be repeated.
+        """
+        return self.store.letters.take_in(self.who, [(entry.shard, arguments_of(entry)) for entry in entries])
+
     # -- how --------------------------------------------------------------------------------------------------------
 
     def _until_now(self, wanted: Wanted | None) -> Wanted:
@@ -154,11 +217,17 @@ class DeadLetters:
             return self.places(wanted, limit)
         return wanted[:limit]
 
-    def _released(self, places: Sequence[Place]) -> dict[Place, str]:
-        return self.store.letters.release(places, self.who)
+    def _released(self, places: Sequence[Place], how: str = "", body: bytes | None = None) -> dict[Place, str]:
+        failpoints.hit("before-release")
+        outcomes = self.store.letters.release(places, self.who, how, body)
+        failpoints.hit("released")
+        return outcomes
 
     def _purged(self, places: Sequence[Place]) -> dict[Place, str]:
-        return self.store.letters.purge(places, self.who)
+        failpoints.hit("before-purge")
+        outcomes = self.store.letters.purge(places, self.who)
+        failpoints.hit("purged")
+        return outcomes
 
     def _pieces(
         self,

@@ -6,73 +6,152 @@ from typing import Annotated, Any
 
 import typer
 
-from relier.dead_letters import claims, dead_record, failure_of
+from relier.dead_letters import claims, dead_record
+from relier.dlq import DeadLetters, Group, Letter, Wanted
 from relier.errors import RelierError
-from relier.store import Record, Store
+from relier.store import Store
+from relier_cli import dlq_files, dlq_release, letter_filters
 from relier_cli.lookup import described, find
-from relier_cli.opening import opened_store, who
+from relier_cli.opening import opened_store
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text
 from relier_cli.tasks import TaskId, show_task
 
 app = typer.Typer(help="Dead letters: why each is there, and the way out.", no_args_is_help=True)
 
+#: Longest text (characters) of a failure in a table.
+SHOWN = 80
+
 
 @app.command("list")
 def list_letters(
-    limit: Annotated[int, typer.Option(min=1, help="Most dead letters shown.")] = 50, as_json: AsJson = False
+    *,
+    actor: letter_filters.Actor = None,
+    queue: letter_filters.Queue = None,
+    reason: letter_filters.Reason = None,
+    since: letter_filters.Since = None,
+    fingerprint: letter_filters.Fingerprint = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most dead letters shown.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
     """List dead letters, newest first.
 
-    Example: rl dlq list --limit 10
+    Example: rl dlq list --queue default --since 2h
     """
     with opened_store() as store:
-        letters, total = fetch(store, limit)
+        wanted = letter_filters.wanted(
+            store, actor=actor, queue=queue, reason=reason, since=since, fingerprint=fingerprint
+        )
+        letters, matching, total = fetch(store, wanted, limit)
     if as_json:
-        print_json({"dead_letters": letters, "total": total})
-        return
+        print_json({"dead_letters": letters, "matching": matching, "total": total})
+    else:
+        show(letters, matching, total)
+
+
+def fetch(store: Store, wanted: Wanted, limit: int) -> tuple[list[dict[str, Any]], int, int]:
+    """Return the newest dead letters that are wanted, how many are wanted, and how many there are."""
+    dead = DeadLetters(store)
+    letters, matching = dead.newest(wanted, limit)
+    claimed = _claims(store, [letter for letter in letters if not letter.actor])
+    nothing = {"claimed_id": None, "claimed_actor": None}
+    rows = [{**_row(letter), **claimed.get(letter.task_id, nothing)} for letter in letters]
+    return rows, matching, matching if wanted.everything else dead.count()
+
+
+def _row(letter: Letter) -> dict[str, Any]:
+    return {
+        "id": letter.task_id,
+        "actor": letter.actor,
+        "queue": letter.queue,
+        "reason": letter.reason,
+        "message": letter.message or None,
+        "fingerprint": letter.fingerprint or None,
+        "attempts": letter.attempts,
+        "resurrection_count": letter.crashes,
+        "payload_version": letter.payload_version,
+        "created_at": iso(letter.created_at),
+        "dead_lettered_at": iso(letter.died_at),
+    }
+
+
+def _claims(store: Store, refused: list[Letter]) -> dict[str, dict[str, str | None]]:
+    """Return what refused messages claim to be: only their bytes tell."""
+    by_shard: dict[int, list[str]] = {}
+    for letter in refused:
+        by_shard.setdefault(letter.shard, []).append(letter.task_id)
+    records = [record for shard, ids in by_shard.items() for record in store.records(ids, shard).values()]
+    return {record.task_id: claims(record) for record in records}
+
+
+def show(letters: list[dict[str, Any]], matching: int, total: int) -> None:
     names = ["id", "actor", "queue", "reason", "message", "attempts", "resurrection_count", "dead_lettered_at"]
     headers = ["id", "actor", "queue", "reason", "message", "attempts", "crashes", "dead since"]
     if any(letter["claimed_id"] for letter in letters):
         names += ["claimed_id", "claimed_actor"]
         headers += ["claimed id", "claimed actor"]
-    print_table(headers, ([letter[name] for name in names] for letter in letters))
-    typer.echo(f"{len(letters)} of {total} dead letters")
+    rows = [{**letter, "message": _short(letter["message"])} for letter in letters]
+    print_table(headers, ([row[name] for name in names] for row in rows))
+    of_those = "" if matching == total else f"; {matching} match"
+    typer.echo(f"{len(letters)} of {total} dead letters{of_those}")
 
 
-def fetch(store: Store, limit: int) -> tuple[list[dict[str, Any]], int]:
-    """Return the newest dead letters, and how many there are."""
-    places = store.dead_letters(limit)
-    by_shard: dict[int, list[str]] = {}
-    for task_id, shard, _ in places:
-        by_shard.setdefault(shard, []).append(task_id)
-    records = {k: r for shard, ids in by_shard.items() for k, r in store.records(ids, shard).items()}
-    letters = [
-        {
-            "id": task_id,
-            "actor": record.actor,
-            "queue": record.queue,
-            "reason": record.reason,
-            "message": _message(record),
-            "attempts": record.attempt,
-            "resurrection_count": record.crashes,
-            "created_at": iso(record.created_at),
-            "dead_lettered_at": iso(died),
-            **claims(record),
-        }
-        for task_id, _, died in places
-        if (record := records.get(task_id))
-    ]
-    return letters, store.live()["dead_letters"]
+def _short(text: str | None) -> str | None:
+    return text if text is None or len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
-def _message(record: Record) -> str | None:
-    """Return how its last run ended; of what never ran, why not."""
-    if record.runs:
-        text = " ".join(record.runs[-1].detail.split())
-    else:
-        failure = failure_of(record) or {"message": ""}
-        text = " ".join(failure["message"].split())
-    return (text if len(text) <= 80 else text[:79] + "…") or None
+@app.command()
+def groups(
+    *,
+    actor: letter_filters.Actor = None,
+    queue: letter_filters.Queue = None,
+    reason: letter_filters.Reason = None,
+    since: letter_filters.Since = None,
+    fingerprint: letter_filters.Fingerprint = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most groups shown.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Group dead letters by fingerprint, the largest group first: what fails alike has one cause.
+
+    The trend compares those that died within the last hour with those of the hour before: rising, falling, steady, or
+    quiet when there are none.
+
+    Example: rl dlq groups --since 1d
+    """
+    with opened_store() as store:
+        wanted = letter_filters.wanted(
+            store, actor=actor, queue=queue, reason=reason, since=since, fingerprint=fingerprint
+        )
+        found = DeadLetters(store).groups(wanted)
+    letters = sum(group.count for group in found)
+    if as_json:
+        print_json({"groups": [_group(group) for group in found[:limit]], "total": len(found), "matching": letters})
+        return
+    headers = ("fingerprint", "count", "actor", "reason", "first seen", "last seen", "trend", "last message")
+    print_table(headers, [_group_row(group) for group in found[:limit]])
+    typer.echo(f"{min(limit, len(found))} of {len(found)} groups; {letters} dead letters")
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "fingerprint": group.fingerprint or None,
+        "actor": group.actor,
+        "reason": group.reason,
+        "count": group.count,
+        "first_seen": iso(group.first_seen),
+        "last_seen": iso(group.last_seen),
+        "last_hour": group.last_hour,
+        "hour_before": group.hour_before,
+        "trend": group.trend,
+        "sample_id": group.sample_id,
+        "sample_message": group.sample_message or None,
+    }
+
+
+def _group_row(group: Group) -> tuple[Any, ...]:
+    trend = group.trend if group.trend == "quiet" else f"{group.trend} ({group.hour_before} → {group.last_hour})"
+    times = iso(group.first_seen), iso(group.last_seen)
+    message = _short(group.sample_message)
+    return group.fingerprint, group.count, group.actor, group.reason, *times, trend, message
 
 
 @app.command()
@@ -102,33 +181,8 @@ def letter(store: Store, task_id: str) -> dict[str, Any]:
     return {**described(found), **dead_record(found.record, found.dead_lettered_at)}
 
 
-@app.command()
-def release(
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="The tasks' ids.")], as_json: AsJson = False
-) -> None:
-    """Let dead letters run again: attempts begin anew, crashes stay counted, and one run at least is given.
-
-    Example: rl dlq release 3f6c…
-    """
-    with opened_store() as store:
-        outcomes = {task_id: put_back(store, task_id) for task_id in task_ids}
-    if as_json:
-        print_json([{"id": task_id, "outcome": outcome} for task_id, outcome in outcomes.items()])
-    else:
-        for task_id, outcome in outcomes.items():
-            print_text(f"{task_id}: {outcome}")
-    raise typer.Exit(0 if set(outcomes.values()) == {"released"} else 1)
-
-
-def put_back(store: Store, task_id: str) -> str:
-    """Release one dead letter; returns `released`, or why not."""
-    try:
-        found = find(store, task_id)
-    except RelierError:
-        return "unknown"
-    if found.status != "dead":
-        return f"no dead letter, it is {found.status}"
-    if found.record.state != "d":
-        return "its callbacks are not done yet, try again"
-    outcome, _, _ = store.tasks.hold(task_id, "release", who(), found.shard)
-    return outcome
+app.command()(dlq_release.release)
+app.command("retry-all")(dlq_release.retry_all)
+app.command()(dlq_files.export)
+app.command("import")(dlq_files.import_letters)
+app.command()(dlq_release.purge)

@@ -187,6 +187,16 @@ class Letters(Calls):
         keep = micros(MARK_KEPT)
         return self._on(places, lambda shard, part: self._call("purge_letters", shard, "", who, keep, *_pairs(part)))
 
+    def export(self, wanted: Sequence[tuple[int, Sequence[str]]], room: int) -> list[list[Any]]:
+        """Read whole letters; see `export_letters.lua`, and `relier.store.letter_entries`, which makes sense of it."""
+        calls = [self._call("export_letters", shard, "", room, *task_ids) for shard, task_ids in wanted]
+        return self._runner.run_many(calls) if calls else []
+
+    def take_in(self, who: str, entries: Sequence[tuple[int, Sequence[Any]]]) -> list[str]:
+        """Make dead letters of exported ones; returns of each: imported, exists, or known (it is a task here)."""
+        calls = [self._call("import_letter", shard, "", who, *entry) for shard, entry in entries]
+        return [decode(reply) for reply in self._runner.run_many(calls)] if calls else []
+
     # -- how --------------------------------------------------------------------------------------------------------
 
     def _dlq(self, shard: int) -> str:

@@ -67,7 +67,7 @@ def test_a_refused_message_tells_what_it_claims_to_be(rl: CommandLine, store: St
     (listed,) = rl.json("dlq", "list")["dead_letters"]
     assert (listed["id"], listed["actor"]) == (letter.task_id, "")
     assert (listed["claimed_id"], listed["claimed_actor"]) == (claimed, "work")
-    assert listed["message"].startswith("It is not signed. It claims to be task ")
+    assert listed["message"].startswith("PayloadIntegrityError: It is not signed. It claims to be task ")
     heading, line, _ = rl("dlq", "list").stdout.splitlines()
     assert heading.endswith("CLAIMED ID                            CLAIMED ACTOR")
     assert line.split()[-2:] == [claimed, "work"]

@@ -36,6 +36,8 @@ SWEEP_POINTS = (*LOOK_POINTS, *BURY_POINTS, *PUBLISH_POINTS)
 HAND_OVER_POINTS = ("handed-over",)
 #: Steps of a checkpoint that is a file; see `test_checkpoints`.
 CHECKPOINT_POINTS = ("checkpoint-written", "checkpoint-recorded")
+#: Steps of what is done with dead letters; see `test_releases`.
+LETTER_POINTS = ("before-release", "released", "before-purge", "purged")
 
 #: Steps of pausing and resuming; see `test_pausing`.
 HOLD_POINTS = ("before-hold", "held", "before-lift", "lifted")
@@ -47,7 +49,15 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
         name for file in source.rglob("*.py") for name in re.findall(r'failpoints\.hit\("([^"]+)"\)', file.read_text())
     }
 
-    assert names == {*RUN_POINTS, *ENQUEUE_POINTS, *SWEEP_POINTS, *HAND_OVER_POINTS, *CHECKPOINT_POINTS, *HOLD_POINTS}
+    assert names == {
+        *RUN_POINTS,
+        *ENQUEUE_POINTS,
+        *SWEEP_POINTS,
+        *HAND_OVER_POINTS,
+        *CHECKPOINT_POINTS,
+        *HOLD_POINTS,
+        *LETTER_POINTS,
+    }
 
 
 EMBEDDED, BOTH = ("embedded",), ("embedded", "rabbitmq")

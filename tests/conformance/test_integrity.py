@@ -8,9 +8,9 @@ from typing import Any
 from dramatiq import Message, pipeline
 
 from relier.brokers import default_broker
+from relier.dlq import DeadLetters
 from relier.envelope import OPTION
 from relier.settings import Settings
-from relier_cli.dlq import put_back
 from tests.conformance.conftest import Fleets
 from tests.conformance.raw_broker import put, take
 from tests.conformance.topologies import FOREIGN, where
@@ -138,4 +138,4 @@ def test_nothing_signs_what_came_unsigned(fleets: Fleets) -> None:
 
 
 def release(fleet: Harness, task_id: str) -> None:
-    assert put_back(fleet.store, task_id) == "released"
+    assert DeadLetters(fleet.store).release(task_id) == {task_id: "released"}

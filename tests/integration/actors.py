@@ -69,6 +69,7 @@ class Actors:
         self.broken: Any = rl_actor(broken, broker=broker, store_results=True)
         self.skipping: Any = rl_actor(skipping, broker=broker)
         self.gated: Any = rl_actor(gated, broker=broker)
+        self.mended: Any = rl_actor(mended, broker=broker, max_retries=0)
         self.blocked: Any = rl_actor(blocked, broker=broker)
         self.agated: Any = rl_actor(agated, broker=broker)
         self.stubborn: Any = rl_actor(stubborn, broker=broker)
@@ -166,6 +167,14 @@ def broken(text: str = "broken") -> None:
 def skipping() -> None:
     note("ran")
     raise SkipMessage("not wanted")
+
+
+def mended(gate: str) -> None:
+    """Fail until the gate is open."""
+    note("began")
+    if not Path(gate).exists():
+        raise TypeError("not mended yet")
+    note("ran")
 
 
 def gated(gate: str, error: str = "") -> None:
