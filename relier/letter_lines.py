@@ -47,6 +47,7 @@ def line_of(entry: Entry) -> dict[str, Any]:
         "reason": entry.reason,
         "fingerprint": entry.fingerprint,
         "exception": _exception(entry.failure),
+        "identical_failures": entry.identical,
         "attempts": entry.attempts,
         "resurrection_count": entry.crashes,
         "max_resurrections": entry.max_resurrections,
@@ -140,6 +141,7 @@ class _Fields:
             on_dead=self._text("on_dead"),
             job=self._text("job"),
             runs=self._runs(),
+            identical=self._number("identical_failures"),
         )
 
     def _text(self, name: str, longest: int = LONGEST_NAME, *, empty: bool = True) -> str:

@@ -29,6 +29,7 @@ def list_letters(
     queue: letter_filters.Queue = None,
     reason: letter_filters.Reason = None,
     since: letter_filters.Since = None,
+    until: letter_filters.Until = None,
     fingerprint: letter_filters.Fingerprint = None,
     limit: Annotated[int, typer.Option(min=1, help="Most dead letters shown.")] = 50,
     as_json: AsJson = False,
@@ -39,7 +40,7 @@ def list_letters(
     """
     with opened_store() as store:
         wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, fingerprint=fingerprint
+            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
         )
         letters, matching, total = fetch(store, wanted, limit)
     if as_json:
@@ -106,6 +107,7 @@ def groups(
     queue: letter_filters.Queue = None,
     reason: letter_filters.Reason = None,
     since: letter_filters.Since = None,
+    until: letter_filters.Until = None,
     fingerprint: letter_filters.Fingerprint = None,
     limit: Annotated[int, typer.Option(min=1, help="Most groups shown.")] = 50,
     as_json: AsJson = False,
@@ -119,7 +121,7 @@ def groups(
     """
     with opened_store() as store:
         wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, fingerprint=fingerprint
+            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
         )
         found = DeadLetters(store).groups(wanted)
     letters = sum(group.count for group in found)

@@ -35,6 +35,7 @@ def export(
     queue: letter_filters.Queue = None,
     reason: letter_filters.Reason = None,
     since: letter_filters.Since = None,
+    until: letter_filters.Until = None,
     fingerprint: letter_filters.Fingerprint = None,
     limit: letter_filters.Limit = None,
     output: Annotated[
@@ -52,7 +53,7 @@ def export(
         raise typer.BadParameter("the lines are JSON already; with --json they need a file: --output")
     with opened_store() as store, _opened(output) as file:
         wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, fingerprint=fingerprint
+            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
         )
         exported = 0
         for entry in DeadLetters(store, who()).export(wanted, limit):

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from relier.dlq import Planned
-from relier.knowledge import FleetView, Knowledge
-from relier.store import Store
-from relier.store.survey import NEWER_VERSION, NO_CONSUMER, UNKNOWN_ACTOR
+from relier.knowledge import FleetView
+from relier.routes import Routes
+from relier.settings import Settings
+from relier.store import Due, Store, Suspicion
 from relier_cli.output import print_table
 
 
@@ -44,21 +45,34 @@ class Prospect:
         return f"migrated to version {self.runs_as}, then runs"
 
 
-def prospects(store: Store, plan: Sequence[Planned]) -> list[Prospect]:
-    """Compare what would be released with what the living workers can run."""
-    fleet = FleetView(store)
+def prospects(store: Store, plan: Sequence[Planned], settings: Settings) -> list[Prospect]:
+    """Ask of each what the publisher would decide: who can run it now, or why it waits."""
+    fleet, routes = FleetView(store), Routes(settings)
     fleet.look()
-    return [_prospect(planned, fleet.knowledge) for planned in plan]
+    return [_prospect(planned, fleet, routes) for planned in plan]
 
 
-def _prospect(planned: Planned, knowledge: Knowledge) -> Prospect:
-    actor, queue, version = planned.actor, planned.queue, planned.payload_version
-    if not actor or knowledge.can_run(queue, actor, version):
-        known = [code.newest.get(actor) for code in knowledge.consumers.get(queue, ()) if code is not None]
-        return Prospect(planned, max((newest for newest in known if newest), default=None), "")
-    if queue not in knowledge.queues or knowledge.has(actor, version):
-        return Prospect(planned, None, NO_CONSUMER)
-    return Prospect(planned, None, NEWER_VERSION if knowledge.has(actor) else UNKNOWN_ACTOR)
+def _prospect(planned: Planned, fleet: FleetView, routes: Routes) -> Prospect:
+    if not planned.actor:
+        return Prospect(planned, None, "")
+    due = Due(
+        task_id="",
+        shard=0,
+        fence=0,
+        state="s",
+        suspicion=Suspicion.NONE,
+        crashes=0,
+        published=0,
+        queue=planned.queue,
+        actor=planned.actor,
+        body=b"",
+        payload_version=planned.payload_version,
+    )
+    if held := routes.of(due, fleet.knowledge, fleet.holds).held:
+        return Prospect(planned, None, held)
+    codes = fleet.knowledge.consumers.get(planned.queue, ())
+    versions = [code.newest.get(planned.actor) for code in codes if code is not None]
+    return Prospect(planned, max((version for version in versions if version), default=None), "")
 
 
 def show_plan(plan: Sequence[Prospect]) -> None:

@@ -115,6 +115,7 @@ def retry_all(
     queue: letter_filters.Queue = None,
     reason: letter_filters.Reason = None,
     since: letter_filters.Since = None,
+    until: letter_filters.Until = None,
     fingerprint: letter_filters.Fingerprint = None,
     limit: letter_filters.Limit = None,
     dry_run: DryRun = False,
@@ -134,7 +135,7 @@ def retry_all(
     with opened_store() as store:
         dead = DeadLetters(store, who())
         wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, fingerprint=fingerprint
+            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
         )
         if dry_run:
             matching, plan = _plan(dead, wanted, limit)
@@ -156,6 +157,7 @@ def purge(
     queue: letter_filters.Queue = None,
     reason: letter_filters.Reason = None,
     since: letter_filters.Since = None,
+    until: letter_filters.Until = None,
     fingerprint: letter_filters.Fingerprint = None,
     limit: letter_filters.Limit = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters, without a filter.")] = False,
@@ -170,7 +172,7 @@ def purge(
     with opened_store() as store:
         dead = DeadLetters(store, who())
         wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, fingerprint=fingerprint
+            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
         )
         if wanted.everything and not everything:
             _misuse("Which? Give a filter, or --all for all dead letters.")
@@ -235,7 +237,7 @@ def _report(matching: int, tally: Counter[str], done: str, as_json: bool, bird: 
 
 def _plan(dead: DeadLetters, wanted: Wanted, limit: int | None) -> tuple[int, list[Prospect]]:
     plan = dead.plan(wanted, limit)
-    return sum(planned.letters for planned in plan), prospects(dead.store, plan)
+    return sum(planned.letters for planned in plan), prospects(dead.store, plan, get_settings())
 
 
 def _report_plan(matching: int, plan: list[Prospect], what: str, as_json: bool) -> None:

@@ -25,6 +25,9 @@ Since = Annotated[
     str | None,
     typer.Option(callback=_valid, help="Only those that died since: so long ago (30m, 2h, 3d), or a time (ISO 8601)."),
 ]
+Until = Annotated[
+    str | None, typer.Option(callback=_valid, help="Only those that died before: so long ago, or a time (ISO 8601).")
+]
 Fingerprint = Annotated[str | None, typer.Option(help="Only those with this fingerprint, or one that begins so.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")]
 
@@ -36,8 +39,10 @@ def wanted(
     queue: str | None,
     reason: str | None,
     since: str | None,
+    until: str | None,
     fingerprint: str | None,
 ) -> Wanted:
     """Return what the filters mean. Times are the server's."""
-    began = moment(since, Survey(store).now()) if since else 0.0
-    return Wanted(actor, queue, reason, fingerprint or None, max(0.0, began))
+    now = Survey(store).now() if since or until else 0.0
+    began = max(0.0, moment(since, now)) if since else 0.0
+    return Wanted(actor, queue, reason, fingerprint or None, began, moment(until, now) if until else None)

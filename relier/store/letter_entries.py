@@ -50,6 +50,7 @@ class Entry:
     on_dead: str
     job: str
     runs: tuple[EntryRun, ...]
+    identical: int  #: how many of its last failures in a row were alike
 
 
 def read_entries(letters: Letters, places: Sequence[Place]) -> Iterator[Entry]:
@@ -108,6 +109,7 @@ def _entry(place: Place, told: Sequence[Any]) -> Entry:
         on_dead=_text(told[16]),
         job=_text(told[17]),
         runs=tuple(EntryRun(_text(r[0]), int(r[1]), int(r[2]), _text(r[3]), _text(r[4])) for r in told[18]),
+        identical=int(told[19]),
     )
 
 
@@ -135,6 +137,7 @@ def arguments_of(entry: Entry) -> tuple[Any, ...]:
         entry.on_dead,
         entry.job,
         runs,
+        entry.identical,
     )
 
 

@@ -5,7 +5,8 @@
 --       3… task ids
 -- Reply for each of the first ones: {time of death, actor, queue, reason, fingerprint, attempts, crashes, max resurrections, payload
 --       version, created (s), 1 if it is a suspect, fence, body, failure, where its checkpoint is ('', s: here, f: in a file), its bytes or
---       its reference, queue and actor of on_dead, digest of its job key, runs: a list of {worker, start, end, outcome, detail}};
+--       its reference, queue and actor of on_dead, digest of its job key, runs: a list of {worker, start, end, outcome, detail},
+--       how many of its last failures were alike};
 --       an empty list when it is no dead letter any more, or a newer version's
 -- include clock
 -- include record
@@ -30,7 +31,7 @@ for i = 3, #ARGV do
     if room < 0 and #out > 0 then break end
     entry = { int(tonumber(score)), rec[ACTOR], rec[QUEUE], rec[REASON], rec[FINGERPRINT], rec[ATTEMPT], rec[CRASHES], rec[MAX_CRASHES],
       rec[PAYLOAD_VERSION], int(rec[CREATED]), rec[SUSPECT] and 1 or 0, int(rec[FENCE]), rec[BODY], rec[RESULT], where, checkpoint,
-      rec[ON_DEAD], rec[JOB], runs }
+      rec[ON_DEAD], rec[JOB], runs, rec[ALIKE] }
   end
   out[#out + 1] = entry
 end

@@ -3,7 +3,7 @@
 -- ARGV  1 now or ''   2 who asks   3 task id   4 time of death (µs)   5 actor   6 queue   7 reason   8 fingerprint   9 attempts
 --       10 crashes   11 max resurrections   12 payload version   13 created (s)   14 '1' if it is a suspect   15 fence   16 body
 --       17 the failure, encoded   18 where its checkpoint is ('', s, f)   19 its bytes or its reference   20 on_dead   21 digest of its job
---       key   22 runs (JSON)
+--       key   22 runs (JSON)   23 how many of its last failures were alike
 -- Reply imported · exists (it is a dead letter here) · known (a task of this id waits, runs, or has ended here)
 --
 -- Accepts an id that nothing is known of, and one that was purged: then somebody wants it back, and no copy of it can run, for its fence
@@ -25,7 +25,7 @@ rec = new_record('d', now, ARGV[6], ARGV[5], tonumber(ARGV[11]), tonumber(ARGV[1
 rec[CREATED], rec[FENCE], rec[STICKY], rec[SUSPECT] = tonumber(ARGV[13]), fence, true, ARGV[14] == '1'
 rec[ATTEMPT], rec[CRASHES], rec[FINGERPRINT], rec[RESULT] = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[8], ARGV[17]
 rec[CHECKPOINT], rec[JOB] = ARGV[18] .. ARGV[19], ARGV[21]
-rec[RUNS], rec[GRANTED] = #runs > 0 and runs, now
+rec[RUNS], rec[GRANTED], rec[ALIKE] = #runs > 0 and runs, now, tonumber(ARGV[23])
 redis.call('ZREM', END, id)
 count('accepted')
 to_dlq(id, rec, math.min(died, now), ARGV[7], #runs > 0 and runs[#runs][5] or nil)
