@@ -119,6 +119,7 @@ class Execution(Closing):
             run.final_failure = True
             failure = decode_failure(claim.result)
             run.exhausted, run.failure_told = bool(failure.get("exhausted")), bool(failure.get("told"))
+            run.attempt = int(failure.get("retries", run.attempt))  # The record counts the last failure as well.
             raise replayed_failure(claim.result)
         return decode_result(claim.result)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sysconfig
 from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
 from types import TracebackType
 
+from relier.application import is_application
 from relier.hooks import text_of
 
 __all__ = ["fingerprint", "normalised"]
@@ -86,23 +84,8 @@ def _frames(traceback: TracebackType | None, package: str) -> list[str]:
     last = ""
     while traceback is not None:
         code, module = traceback.tb_frame.f_code, str(traceback.tb_frame.f_globals.get("__name__", ""))
-        if _is_application(code.co_filename, module.partition(".")[0], package):
+        if is_application(code.co_filename, module, package):
             last = f"{module}:{code.co_qualname}"
             names[last] = None
         traceback = traceback.tb_next
     return [*names, last]
-
-
-#: Packages that only bring a task to its code.
-_RUNTIME = frozenset({"relier", "dramatiq"})
-_STANDARD_LIBRARY = tuple({f"{Path(sysconfig.get_path(name))}/" for name in ("stdlib", "platstdlib")})
-_INSTALLED = ("/site-packages/", "/dist-packages/")
-
-
-@lru_cache(maxsize=4096)
-def _is_application(file: str, package: str, own: str) -> bool:
-    if package in _RUNTIME or file.startswith("<frozen "):
-        return False
-    if any(part in file for part in _INSTALLED):
-        return package == own
-    return not file.startswith(_STANDARD_LIBRARY)
