@@ -168,6 +168,8 @@ def rl_actor(
       max_resurrections: Crashes of its workers that a task survives. Default: `RELIER_MAX_RESURRECTIONS` (5).
       on_crash: `"dead"` sends a task to the DLQ when its worker dies; default `"retry"`.
       transient, deterministic: Exception classes that are worth retrying, or never.
+      park_after: So many different tasks that fail alike, with no success between them, park the actor: its tasks
+        wait for an operator or for other code. 0: never. Default: `RELIER_PARK_AFTER` (0).
       max_retries, min_backoff, max_backoff, throws, retry_when: Dramatiq's (milliseconds); they win over
         what Relier makes of a failure by itself.
       schema_version: Version of the payload that the function takes, from 1. Raise it when its arguments change, and

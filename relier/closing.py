@@ -17,6 +17,7 @@ from relier.failures import RetryPolicy, decide
 from relier.fingerprints import fingerprint
 from relier.followups import send_failure_callback
 from relier.hooks import encode_failure, has_failure_hooks, text_of
+from relier.parking import park_after, park_if_many
 from relier.results import Returned, kept_for
 from relier.runner import LoopBlocked, RunCancelled
 from relier.runs import Phase, Run
@@ -35,6 +36,8 @@ class Closing(Claiming):
         self._deferred = False
         #: What the store answered when the run was closed.
         self._answer: Any = None
+        #: Whether the failure speaks against the actor's code.
+        self._blames_code = False
 
     def _close(self, run: Run, call: Callable[[], Any]) -> Any:
         """Close the grant with one call of the store, exactly once; raises `SkippedByStore` when the run was lost."""
@@ -76,6 +79,8 @@ class Closing(Claiming):
         hooks, protections = returned.hooks, returned.protections
         if run.sending.key is not None:
             protections["key"] = run.sending.key.terms()
+        if park_after(self.actor.options, self.process.settings):
+            protections["ok"] = self.process.code
         commit = self.tasks.prepare_commit(
             run.worker_id,
             run.sending,
@@ -112,6 +117,8 @@ class Closing(Claiming):
         verdict = self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
         run.final_failure = verdict == "dead"  # Also when a retry was asked for: the store counts identical failures.
         failpoints.hit("failed")
+        if self._blames_code:
+            park_if_many(self.process, self.actor.options, run, failure.fingerprint)
         self.process.hand_custody(run)
         run.hooks_pending = run.final_failure and failure.hooks
         run.settles = run.final_failure
@@ -136,6 +143,7 @@ class Closing(Claiming):
         tell_limit(error, self.broker, self.message)
         policy = RetryPolicy.of(self.message.options, self.actor.options)
         decision = decide(error, run.attempt, policy)
+        self._blames_code = decision.blames_code
         # When the store ends it although a retry is asked for, its retries are exhausted.
         run.exhausted = exhausted = decision.exhausted or decision.retry
         summary = f"{type(error).__name__}: {text_of(error)}"[:300]

@@ -124,6 +124,11 @@ class Decision:
     #: So many identical failures in a row end the task all the same; 0: no number does.
     identical_limit: int = 0
 
+    @property
+    def blames_code(self) -> bool:
+        """Whether it speaks against the actor's code: it neither passes by itself, nor did the actor expect it."""
+        return self.kind is not FailureKind.TRANSIENT and self.counts_attempt and (self.retry or self.exhausted)
+
 
 def decide(
     exc: BaseException,

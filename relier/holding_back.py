@@ -26,7 +26,7 @@ def held_back(process: WorkerProcess, run: Run) -> str:
     message, sending = run.message, run.sending
     came_by = message.__dict__.get("relier_carried_by") or q_name(message.queue_name)
     closed = came_by in holds.queues
-    why = PAUSED if closed else holds.why(sending.queue, sending.actor)
+    why = PAUSED if closed else holds.why(sending.queue, sending.actor, (process.code,))
     if closed and process.adapter.returns:
         give_back(message)
     elif why:

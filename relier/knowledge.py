@@ -49,6 +49,8 @@ class Code:
 
     digest: str
     newest: Actors = field(compare=False)
+    #: Names what was loaded (see `relier.application`); '' where that does not matter to anybody.
+    source: str = ""
 
     def knows(self, actor: str, version: int) -> bool:
         if actor not in self.newest:
@@ -78,11 +80,11 @@ class Knowledge:
         is_reached: Callable[[Told], bool] = lambda told: True,
     ) -> Knowledge:
         """Read what workers told at registration; `actors` are those of each release, by digest."""
-        codes = {name: Code(name, newest) for name, newest in actors.items()}
         consumers: dict[str, set[Code | None]] = {}
         everybody = set()
         for told in workers:
-            has = codes.get(str(told.get("actors")))
+            names = str(told.get("actors"))
+            has = Code(names, actors[names], str(told.get("code", ""))) if names in actors else None
             if told.get("role") != "resurrector":
                 everybody.add(has)
             for queue in told.get("queues", ()) if is_reached(told) else ():
@@ -98,9 +100,21 @@ class Knowledge:
         """Whether somebody consumes the queue, has the actor, and knows payloads of this version."""
         return any(has is None or has.knows(actor, version) for has in self.consumers.get(queue, ()))
 
+    def sources(self, queue: str, actor: str, version: int = 1) -> set[str]:
+        """Return which code could run a task."""
+        return _sources(self.consumers.get(queue, ()), actor, version)
+
+    def all_sources(self, actor: str) -> set[str]:
+        """Return which code of an actor lives, whatever it consumes."""
+        return _sources(self.everybody, actor, 0)
+
     def has(self, actor: str, version: int = 0) -> bool:
         """Whether any worker has the actor (and knows this version of its payload), whatever it consumes."""
         return any(has is None or has.knows(actor, version) for has in self.everybody)
+
+
+def _sources(everybody: Iterable[Code | None], actor: str, version: int) -> set[str]:
+    return {has.source if has else "" for has in everybody if has is None or has.knows(actor, version)}
 
 
 class FleetView:

@@ -26,6 +26,7 @@ RELIER_OPTIONS = frozenset(
         "on_crash",
         "transient",
         "deterministic",
+        "park_after",
         "schema_version",
         "admission_limit",
         "admission_window",
@@ -77,6 +78,7 @@ def check_values(actor_name: str, options: Mapping[str, Any], settings: Settings
     checked = {"max_resurrections": settings.max_resurrections, **options}
     _whole(actor_name, checked, "max_resurrections", least=0)
     _whole(actor_name, checked, "schema_version", least=1)
+    _whole(actor_name, checked, "park_after", least=0, none=True)
     _whole(actor_name, checked, "max_retries", least=0, none=True)
     _whole(actor_name, checked, "min_backoff", least=0, none=True)
     _whole(actor_name, checked, "max_backoff", least=0, none=True)

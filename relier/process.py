@@ -29,6 +29,7 @@ from relier.gate import Gate
 from relier.holds import CHANGED
 from relier.hosting import find_hosting
 from relier.knowledge import actors_of, digest
+from relier.parking import code_of
 from relier.pulse import Pulse
 from relier.quarters import Quarters
 from relier.runs import LocalRuns, Phase, Run
@@ -94,6 +95,7 @@ class WorkerProcess:
         self._queues: tuple[str, ...] = ()
         #: What it has told of its actors: the newest payload version of each.
         self._actors: dict[str, int] = {}
+        self._code = ""
         self._threads = 0
         self._started_at = time.time()
         self._stopped = threading.Event()
@@ -178,9 +180,16 @@ class WorkerProcess:
             "version": __version__,
             "started_at": self._started_at,
             "actors": digest(self._actors),
+            "code": self.code,
             "subscribed": self.control.subscribed_as == self.identity,
             "checkpoints": self._checkpoints_told(),
         }
+
+    @property
+    def code(self) -> str:
+        """Names the application's code, when it may come to be parked; else ''."""
+        self._code = self._code or code_of(self.broker, self.settings)
+        return self._code
 
     @property
     def queues(self) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Routes:
 
     def of(self, due: Due, knowledge: Knowledge, holds: Holds = NO_HOLDS) -> Route:
         """Return where a copy goes, given what the living workers can run and what is held."""
-        if why := holds.why(due.queue, due.actor):
+        if why := _held(holds, knowledge, due.queue, due.actor, due.payload_version):
             return Route("", why)
         if due.crashes and self._to_pool and RECOVERY_QUEUE not in holds.queues:
             if knowledge.can_run(RECOVERY_QUEUE, due.actor, due.payload_version):
@@ -63,7 +63,7 @@ class Routes:
 
         The pool takes only what has crashed, so it is asked only once about each fleet: `news`.
         """
-        if holds.why(lot.queue, lot.actor):
+        if _held(holds, knowledge, lot.queue, lot.actor, lot.version):
             return False
         queues = (lot.queue, RECOVERY_QUEUE) if news and self._to_pool else (lot.queue,)
         return any(knowledge.can_run(queue, lot.actor, lot.version) for queue in queues)
@@ -89,3 +89,8 @@ class Routes:
         if now - self._warned.get(about, -WARNING_INTERVAL) >= WARNING_INTERVAL:
             self._warned[about] = now
             logger.warning(text, extra=extra)
+
+
+def _held(holds: Holds, knowledge: Knowledge, queue: str, actor: str, version: int) -> str:
+    """Return why a task is held; an actor may be parked for some codes, while others may run it."""
+    return holds.why(queue, actor, knowledge.sources(queue, actor, version) or ("",)) if holds else ""

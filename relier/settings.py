@@ -135,6 +135,12 @@ class Settings(BaseSettings):
         "own", "Where resurrected tasks go: their own queue, or the internal `re-queue`.", "own or re-queue"
     )
     unknown_actor_grace: float = _seconds(60, 0, _DAY, "How long a task of an unknown actor is held.")
+    park_after: int = _whole(
+        0,
+        0,
+        1000,
+        "So many different tasks of an actor that fail alike, with no success between them, park it; 0: never.",
+    )
     newer_version_grace: float = _seconds(600, 0, 7 * _DAY, "How long a task newer than every worker's code is held.")
 
     idempotency_default_ttl: float = _seconds(3600, 1, 366 * _DAY, "How long an idempotency key is remembered.")

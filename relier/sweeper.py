@@ -20,6 +20,7 @@ from relier.endurance import endless
 from relier.fleet_checks import misplacement
 from relier.knowledge import FleetView, Told
 from relier.leases import Leases
+from relier.parking import lift_what_is_over
 from relier.process import WorkerProcess
 from relier.publisher import Publisher
 from relier.store import SHARDS
@@ -170,6 +171,7 @@ class Sweeper:
 
     def _look_at_fleet(self) -> None:
         self.fleet.look()
+        lift_what_is_over(self.store, self.fleet)
         if self.leases.dedicated:
             doubt, self._doubt = self._doubt, misplacement(self.store, self.process.place)
             self.misplaced = self._doubt if doubt else ""  # Seen twice: some may just be coming or going.

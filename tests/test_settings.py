@@ -65,6 +65,7 @@ CONTRACT = {
 OURS = {
     "ADMISSION_MAX_DEPTH": 0,
     "NEWER_VERSION_GRACE": 600,
+    "PARK_AFTER": 0,
     "RABBITMQ_QUEUE_TYPE": "classic",
 }
 

@@ -38,6 +38,7 @@ class Lifecycle(Middleware):
       max_resurrections(int): How many crashes of its worker a task survives. Defaults to `RELIER_MAX_RESURRECTIONS`.
       on_crash(str): `retry` (default), or `dead`: the first crash makes a dead letter.
       transient, deterministic: exception classes that are always, or never, worth a retry.
+      park_after(int): So many tasks that fail alike park the actor. Defaults to `RELIER_PARK_AFTER` (0: never).
       schema_version(int): The version of the payload that this code writes and takes. Defaults to 1.
       store_results(bool): Whether what the actor returns is kept, for receipts. Defaults to False.
       result_ttl(int): For how many milliseconds. Defaults to `RELIER_RESULT_TTL`.
@@ -60,6 +61,7 @@ class Lifecycle(Middleware):
             "on_crash",
             "transient",
             "deterministic",
+            "park_after",
             "schema_version",
             "store_results",
             "result_ttl",

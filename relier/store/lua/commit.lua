@@ -6,6 +6,7 @@
 --         key     its idempotency key (see claim.lua)
 --         res     how long (ms) the result is kept; none when it is not
 --         marker  what is kept in its place: it is too large, or cannot be encoded (see include/result.lua)
+--         ok      the code that it ran with, when its success is to be known (see include/success.lua)
 -- Reply accepted · refused · lost · unknown (see astray)
 --
 -- Accepts `running` under exactly this fence; the same call repeated is accepted again and counted once (R2). `lost`: the store
@@ -20,12 +21,14 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include success
 local now = now_us()
 local caller, id, fence, hooks, keep = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[7])
 local protections = ARGV[8] ~= '' and cjson.decode(ARGV[8]) or {}
 
 local function finish(rec)
   count('completed')
+  if protections.ok then note_success(rec[ACTOR], now, protections.ok) end
   if protections.res then keep_result(id, protections.marker or 'v' .. ARGV[6], protections.res) end
   if protections.key then keys().complete(id, protections.key, now) end
   if hooks then
