@@ -182,6 +182,10 @@ def rl_actor(
       idempotency_ttl: Seconds for which a completion counts. Default: `RELIER_IDEMPOTENCY_DEFAULT_TTL` (3600).
       on_duplicate: What a task does whose key another one is running under: `"wait"` for its turn (default), `"join"`:
         share its end, or `"drop"`.
+      job_key: What makes two tasks the same job: a function of the arguments (None: this task has no key), or a
+        template such as `"report:{report_id}"`. The newest wins: a push ends the older task, wherever that is.
+      on_superseded: What becomes of an older one that runs: `"cancel"` (default), or `"finish"`, without completing.
+      on_dead_job: Whether a push ends a dead letter with its key, `"supersede"` (default), or is refused, `"refuse"`.
       hard_timeout: Seconds after which an async actor is cancelled and its task dead-lettered. Default: 300.
       soft_timeout, on_soft_timeout: Seconds, below `hard_timeout`, after which the hook gets the context, once.
       **options: Every option that a middleware of the broker knows.

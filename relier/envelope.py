@@ -71,6 +71,8 @@ class Stamp:
     suspicion: Suspicion = Suspicion.NONE  #: how alone its crashes make it run
     queue: str = ""  #: the task's own queue, on a copy that the recovery queue carries
     key: str = ""  #: the digest of its idempotency key, which also decided its shard
+    job: str = ""  #: the same of its job key
+    rank: int = 0  #: on a first-hand copy with a job key: what its push got from the store; the newest has the highest
 
     def option(self) -> dict[str, Any]:
         """Return the stamp as the message option; what is usual is left out."""
@@ -87,6 +89,10 @@ class Stamp:
             option["q"] = self.queue
         if self.key:
             option["k"] = self.key
+        if self.job:
+            option["j"] = self.job
+        if self.rank:
+            option["n"] = self.rank
         return option
 
 
@@ -125,12 +131,12 @@ def parsed(option: Any) -> Stamp | None:
         isinstance(fence, int) and 0 <= fence <= HIGHEST_FENCE and isinstance(version, int) and isinstance(created, int)
     ):
         return None
-    key = option.get("k", "")
-    if not (is_text(queue) and is_text(key)):
+    key, job, rank = option.get("k", ""), option.get("j", ""), option.get("n", 0)
+    if not (is_text(queue) and is_text(key) and is_text(job) and isinstance(rank, int)):
         return None
-    return Stamp(
-        task_id, shard, fence, version, created, bool(option.get("d")), _suspicion(option.get("c")), queue, key
-    )
+    rank = max(0, min(rank, HIGHEST_FENCE))
+    suspicion = _suspicion(option.get("c"))
+    return Stamp(task_id, shard, fence, version, created, bool(option.get("d")), suspicion, queue, key, job, rank)
 
 
 def _suspicion(value: Any) -> Suspicion:
@@ -158,7 +164,13 @@ def version_of(message: Any) -> int:
 
 
 def stamp_first_hand(
-    message: Message[Any], payload_version: int = 1, key: str = "", *, fresh: bool = True, enqueued_ms: int = 0
+    message: Message[Any],
+    payload_version: int = 1,
+    key: str = "",
+    *,
+    job: str = "",
+    fresh: bool = True,
+    enqueued_ms: int = 0,
 ) -> Message[Any]:
     """Return a stamped copy of a message that is enqueued for the first time; `fresh`: this process vouches for it.
 
@@ -171,11 +183,14 @@ def stamp_first_hand(
     if _sent_before(task_id):
         task_id = f"{task_id}~{secrets.token_hex(4)}"
     # As `Stamp.option` writes it; every push comes by here.
-    option = {"v": FORMAT, "id": task_id, "s": shard_of(key or task_id), "t": enqueued_ms or message.message_timestamp}
+    shard, created = shard_of(job or key or task_id), enqueued_ms or message.message_timestamp
+    option = {"v": FORMAT, "id": task_id, "s": shard, "t": created}
     if payload_version != 1:
         option["p"] = payload_version
     if key:
         option["k"] = key
+    if job:
+        option["j"] = job
     return _with_option(message, Fresh(option) if fresh else option)
 
 
@@ -192,7 +207,9 @@ def _with_option(message: Message[Any], option: dict[str, Any]) -> Message[Any]:
     )
 
 
-def stamp_again(message: Message[Any], key: str = "", *, fresh: bool = True, enqueued_ms: int = 0) -> Message[Any]:
+def stamp_again(
+    message: Message[Any], key: str = "", *, job: str = "", fresh: bool = True, enqueued_ms: int = 0
+) -> Message[Any]:
     """Return a copy of a stamped message that is a task of its own.
 
     `enqueued_ms`: when it is enqueued, on the server's clock; 0: it is as old as the one that it goes on with.
@@ -201,10 +218,11 @@ def stamp_again(message: Message[Any], key: str = "", *, fresh: bool = True, enq
     task_id = f"{message.message_id}~{secrets.token_hex(4)}"
     own = Stamp(
         task_id,
-        shard_of(key or task_id),
+        shard_of(job or key or task_id),
         payload_version=stamp.payload_version,
         created_ms=enqueued_ms or stamp.created_ms,
         key=key,
+        job=job,
     )
     return stamped(message, own, fresh=fresh)
 
@@ -233,6 +251,7 @@ def stamp_follow_up(
     payload_version: int = 1,
     key: str = "",
     *,
+    job: str = "",
     fresh: bool = True,
     enqueued_ms: int = 0,
 ) -> Message[Any]:
@@ -242,21 +261,20 @@ def stamp_follow_up(
     """
     suffix = parent.task_id.partition("~")[2]
     task_id = f"{message.message_id}~{suffix}" if suffix else message.message_id
-    shard = shard_of(key or task_id)
-    created = enqueued_ms or message.message_timestamp
-    stamp = Stamp(task_id, shard, 0, payload_version, created, follow_up=True, key=key)
+    shard, created = shard_of(job or key or task_id), enqueued_ms or message.message_timestamp
+    stamp = Stamp(task_id, shard, 0, payload_version, created, follow_up=True, key=key, job=job)
     return stamped(message, stamp, fresh=fresh)
 
 
 def republished(message: Message[Any], due: Due, queue: str) -> Message[Any]:
     """Return the copy that the store publishes under the record's fence, to be carried by `queue`."""
     own = due.queue if queue != due.queue else ""
-    stamp = replace(stamp_of(message), fence=due.fence, suspicion=due.suspicion, queue=own)
+    stamp = replace(stamp_of(message), fence=due.fence, suspicion=due.suspicion, queue=own, rank=0)
     options = {key: value for key, value in message.options.items() if key not in ("eta", "redis_message_id")}
     option = options.get(OPTION)
     # What else is in the stamp stays: the seal, and what a newer version wrote, which the seal covers.
     kept = option if isinstance(option, dict) and parsed(option) else {}
-    more = {name: value for name, value in kept.items() if name not in ("f", "c", "q")}
+    more = {name: value for name, value in kept.items() if name not in ("f", "c", "q", "n")}
     options[OPTION] = {**stamp.option(), **more}
     return Message(
         queue_name=queue,

@@ -30,6 +30,21 @@ class PayloadIntegrityError(RelierError):
     """The message's signature is wrong or its bytes cannot be decoded; it was not executed."""
 
 
+class JobKeyRefusedError(RelierError):
+    """A dead letter has this job key, and the actor says `on_dead_job="refuse"`; nothing was enqueued.
+
+    `dead_letter` is its id, `reason` the recorded one.
+    """
+
+    def __init__(self, message: str, dead_letter: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.dead_letter = dead_letter
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[JobKeyRefusedError], tuple[str, str, str]]:
+        return type(self), (str(self), self.dead_letter, self.reason)
+
+
 class UnsignableError(RelierError, ValueError):
     """The message has no canonical form, so it cannot be signed; the text names the place. Nothing was enqueued."""
 

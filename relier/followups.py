@@ -17,6 +17,7 @@ from relier.errors import UnsignableError
 from relier.hooks import encode_failure, text_of
 from relier.idempotency import key_of_follow_up
 from relier.integrity import Integrity
+from relier.job_keys import job_of_follow_up
 from relier.runs import Run
 from relier.sending import enqueued_ms, payload_version, sending_of
 
@@ -50,9 +51,9 @@ def enqueue_follow_up(
     task, `delay` is in ms, `version` that of its payload: by default what the first message's producer put into it.
     """
     version = version_of(message) if version is None else version
-    key, vouched = key_of_follow_up(broker, message), arrived_signed(run.message)
-    when = enqueued_ms(broker)
-    stamped = stamp_follow_up(message, parent or run.stamp, version, key, fresh=vouched, enqueued_ms=when)
+    key, job = key_of_follow_up(broker, message), job_of_follow_up(broker, message)
+    vouched, when = arrived_signed(run.message), enqueued_ms(broker)
+    stamped = stamp_follow_up(message, parent or run.stamp, version, key, job=job, fresh=vouched, enqueued_ms=when)
     if (admission := admission_of(broker)) is not None:
         admission.note(stamped)
     try:

@@ -53,7 +53,7 @@ def key_of(broker: Broker, message: Message[Any]) -> str:
     if source is None:
         parts: tuple[Any, ...] = ("arguments", _arguments(actor, message))
     else:
-        key = _own_key(actor, message, source)
+        key = own_key(actor, message, "idempotency_key", source)
         if key is None:
             return ""
         parts = ("key", key)
@@ -141,8 +141,8 @@ def _check_company(actor_name: str, options: Mapping[str, Any], settings: Settin
         )
 
 
-def _own_key(actor: Actor[..., Any], message: Message[Any], source: str | Callable[..., Any]) -> Any:
-    """Return what the actor's template or function makes of the arguments."""
+def own_key(actor: Actor[..., Any], message: Message[Any], option: str, source: str | Callable[..., Any]) -> Any:
+    """Return what the actor's template or function makes of the arguments. Raises `ValueError`, naming the option."""
     arguments = _arguments(actor, message) if isinstance(source, str) else {}
     if isinstance(arguments, list):
         raise ValueError(f"Actor {actor.actor_name!r} does not take these arguments, so it has no key {source!r}.")
@@ -151,9 +151,7 @@ def _own_key(actor: Actor[..., Any], message: Message[Any], source: str | Callab
             return string.Formatter().vformat(source, (), arguments)
         return source(*message.args, **message.kwargs)
     except Exception as error:
-        raise ValueError(
-            f"Actor {actor.actor_name!r}: idempotency_key failed ({type(error).__name__}: {error})."
-        ) from error
+        raise ValueError(f"Actor {actor.actor_name!r}: {option} failed ({type(error).__name__}: {error}).") from error
 
 
 def _arguments(actor: Actor[..., Any], message: Message[Any]) -> Any:

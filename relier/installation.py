@@ -21,6 +21,7 @@ from relier.middleware import (
     GroupCallbacks,
     Heartbeat,
     Idempotency,
+    JobKeys,
     Lifecycle,
     Pipelines,
     RecoveryPool,
@@ -83,7 +84,7 @@ def store_of(broker: Broker | None = None) -> Store:
 
 
 #: The order of middlewares; those that are not named here come between Relier's and AgeLimit, as they were.
-_FIRST: tuple[type[Middleware], ...] = (RecoveryPool, Heartbeat, Idempotency, Lifecycle, Admission)
+_FIRST: tuple[type[Middleware], ...] = (RecoveryPool, Heartbeat, Idempotency, JobKeys, Lifecycle, Admission)
 _LAST: tuple[type[Middleware], ...] = (
     stock.AgeLimit,
     stock.TimeLimit,
@@ -108,7 +109,13 @@ def _replace_middleware(broker: Broker, installation: Installation) -> None:
 
 def _ours(broker: Broker, installation: Installation) -> list[Middleware]:
     by_type = {type(m): m for m in broker.middleware}
-    ours: list[Middleware] = [RecoveryPool(), Heartbeat(installation), Idempotency(), Lifecycle(installation)]
+    ours: list[Middleware] = [
+        RecoveryPool(),
+        Heartbeat(installation),
+        Idempotency(),
+        JobKeys(),
+        Lifecycle(installation),
+    ]
     ours.append(Admission(broker, installation))
     ours += [Callbacks(installation), Pipelines(installation)]
     groups = cast("stock.GroupCallbacks | None", by_type.get(stock.GroupCallbacks))

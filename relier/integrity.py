@@ -42,6 +42,7 @@ MUTABLE_STAMP = {
     "c": "how alone a task has to run after crashes",
     "q": "the task's own queue, where another one carries the copy; the own queue itself is covered",
     "g": "the seal",
+    "n": "the rank that a push with a job key got from the store, after it was sealed",
 }
 
 #: Length of a checksum in hexadecimal digits.

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from relier import idempotency
+from relier import idempotency, job_keys
 from relier.admission_limits import check_options
 from relier.settings import Settings
 from relier.timeouts import LIMIT_OPTIONS
@@ -35,6 +35,7 @@ RELIER_OPTIONS = frozenset(
         "idempotency_key",
         "idempotency_ttl",
         "on_duplicate",
+        *job_keys.OPTIONS,
         *LIMIT_OPTIONS,
     }
 )
@@ -45,7 +46,7 @@ RESULT_OPTIONS = frozenset({"store_results", "result_ttl"})
 #: Parameters of the decorator itself.
 DECORATOR_OPTIONS = frozenset({"queue", "queue_name", "actor_name", "priority", "broker"})
 #: Options of the contract that this version does not have yet.
-MISSING_OPTIONS = frozenset({"on_dead", "job_key"})
+MISSING_OPTIONS = frozenset({"on_dead"})
 
 
 def check_queue(queue: str, settings: Settings) -> str:
@@ -73,6 +74,7 @@ def check_names(actor_name: str, options: Collection[str], of_broker: Collection
 def check_values(actor_name: str, options: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return the options with Relier's defaults filled in. Raises `ValueError` for a bad value."""
     idempotency.check_options(actor_name, options, settings)
+    job_keys.check_options(actor_name, options)
     for name in sorted(MISSING_OPTIONS & set(options)):
         raise ValueError(f"Actor {actor_name!r}: {name} is not available in this version of Relier.")
     checked = {"max_resurrections": settings.max_resurrections, **options}

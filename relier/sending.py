@@ -23,6 +23,7 @@ from relier.envelope import (
     version_of,
 )
 from relier.idempotency import key_of, terms_of
+from relier.job_keys import job_of
 from relier.settings import Settings
 from relier.store import Sending
 
@@ -63,12 +64,13 @@ def _is_promotion() -> bool:
 
 
 def _stamped(broker: Broker, message: Message[Any]) -> Message[Any]:
-    key, fresh = key_of(broker, message), may_vouch(message) and not _is_promotion()
+    key, job, fresh = key_of(broker, message), job_of(broker, message), may_vouch(message) and not _is_promotion()
     when = 0 if goes_on(message) or _is_promotion() else enqueued_ms(broker)
     if is_stamped(message):
-        return stamp_again(message, key, fresh=fresh, enqueued_ms=when)
+        return stamp_again(message, key, job=job, fresh=fresh, enqueued_ms=when)
     version = version_of(message) if OPTION in message.options else payload_version(broker, message.actor_name)
-    return stamp_first_hand(with_versions(broker, message), version, key, fresh=fresh, enqueued_ms=when)
+    plain = with_versions(broker, message)
+    return stamp_first_hand(plain, version, key, job=job, fresh=fresh, enqueued_ms=when)
 
 
 def enqueued_ms(broker: Broker) -> int:
@@ -92,6 +94,8 @@ def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -
         key=terms_of(broker, message, stamp.key, settings),
         unsigned=arrived_unsigned(message),
         created=max(0, min(stamp.created_ms, HIGHEST_FENCE // 1000)) / 1000,  # A stamp may hold any number.
+        job=stamp.job,
+        rank=stamp.rank or stamp.fence,
     )
 
 

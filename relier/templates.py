@@ -11,7 +11,7 @@ from typing import Any
 from dramatiq import GenericActor
 
 #: Options that may be a template over the arguments' names.
-TEMPLATES = ("idempotency_key", "admission_key")
+TEMPLATES = ("idempotency_key", "admission_key", "job_key")
 
 
 def check_template(actor_name: str, option: str, template: Any, fn: Callable[..., Any], hidden: str | None) -> None:

@@ -135,7 +135,11 @@ def test_a_queue_that_is_not_public_is_refused_with_the_fix(broker: StubBroker, 
         ),
         ({"idempotent": True, "hard_timeout": 150.5}, "RELIER_IDEMPOTENCY_INFLIGHT_TTL - 10 s, here 110 s"),
         ({"hard_timeout": 5}, "Timeout parameters are only supported for async functions."),
-        ({"job_key": "a"}, "job_key is not available in this version"),
+        ({"job_key": 5}, "job_key is a function of the arguments, or a template"),
+        ({"job_key": "sum:{c}"}, "Actor 'add': job_key 'sum:{c}' names 'c'; its parameters are: x, y"),
+        ({"on_superseded": "finish"}, "on_superseded needs a job_key"),
+        ({"job_key": "a", "on_superseded": "wait"}, "on_superseded is 'cancel' or 'finish', not 'wait'"),
+        ({"job_key": "a", "on_dead_job": "keep"}, "on_dead_job is 'supersede' or 'refuse', not 'keep'"),
     ],
 )
 def test_a_wrong_option_is_refused_with_its_name_and_the_fix(

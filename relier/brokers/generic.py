@@ -20,6 +20,7 @@ from relier.envelope import keeping_stamps, stamp_of
 from relier.integrity import finish, keeping_options
 from relier.payloads import check_sealed
 from relier.preflight import Finding
+from relier.pushing import Pushes, wants_custody
 from relier.queues import lane_of
 from relier.sending import prepared, prepared_together
 from relier.settings import Settings
@@ -78,8 +79,13 @@ class Adapter:
         enqueue, consume, emit_before = self.broker.enqueue, self.broker.consume, self.broker.emit_before
         limit = installation.settings.max_payload_bytes
 
+        pushes = Pushes(self.broker, lambda: installation.store, installation.settings)
+
         def stamping(message: Message[Any], *, delay: int | None = None) -> Message[Any]:
             stamped = prepared(self.broker, message)
+            if wants_custody(stamped):
+                with keeping_options(stamped):
+                    return pushes.through(stamped, delay, enqueue)
             with keeping_options(stamped):
                 return enqueue(stamped, delay=delay) or stamped
 
@@ -87,6 +93,7 @@ class Adapter:
             emit_before(signal, *args, **kwargs)
             if signal == "enqueue":  # Every middleware has had its say, and the broker is about to encode it.
                 check_sealed(args[0], finish(installation.integrity, args[0]), limit)
+                pushes.sealed(*args)
 
         def guarding(queue_name: str, *args: Any, **kwargs: Any) -> Consumer:
             return self.guarded(consume(queue_name, *args, **kwargs), queue_name, installation)

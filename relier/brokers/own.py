@@ -25,6 +25,7 @@ from relier.hooks import encode_failure
 from relier.integrity import Integrity, announce
 from relier.payloads import check_size
 from relier.preflight import Finding
+from relier.pushing import Publish, Pushes, wants_custody
 from relier.queues import is_internal
 from relier.sending import prepared, prepared_together, sending_of
 from relier.settings import Settings
@@ -58,6 +59,10 @@ class OwnBroker(Broker, ABC):
     @cached_property
     def store(self) -> Store:
         return get_store(self.settings)
+
+    @cached_property
+    def _pushes(self) -> Pushes:
+        return Pushes(self, lambda: self.store, self.settings)
 
     @cached_property
     def integrity(self) -> Integrity:
@@ -188,14 +193,24 @@ class OwnBroker(Broker, ABC):
         if delay is None or delay <= 0:
             return self._send(message)
         self._announce(message, delay)
-        sending = sending_of(self, message, stamp_of(message), self.settings)
-        check_size(message, len(sending.body), self.settings.max_payload_bytes)
-        self.store.tasks.schedule(sending, delay / 1000)
+        if wants_custody(message):
+            self._pushes.keep(message, delay)
+        else:
+            sending = sending_of(self, message, stamp_of(message), self.settings)
+            check_size(message, len(sending.body), self.settings.max_payload_bytes)
+            self.store.tasks.schedule(sending, delay / 1000)
         self.emit_after("enqueue", message, delay)
         return message
 
     def _first_hand(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         return prepared_together(self, messages)
+
+    def _out(self, messages: list[Message[Any]], publish: Publish) -> None:
+        """Publish messages that were announced; those with a job key once the store has them."""
+        if any(wants_custody(message) for message in messages):
+            self._pushes.publish(messages, publish)
+        else:
+            publish(messages)
 
     def _announce(self, message: Message[Any], delay: int | None = None) -> None:
         announce(self, self.integrity, message, delay)

@@ -182,7 +182,7 @@ class RelierRabbitmqBroker(OwnBroker):
     def _send(self, message: Message[Any]) -> Message[Any]:
         """Raises Dramatiq's `ConnectionClosed` when RabbitMQ does not confirm."""
         self._announce(message)
-        self._publish([(message.queue_name, self._encoded(message))])
+        self._out([message], lambda ready: self._append(ready, self._encoded))
         self.emit_after("enqueue", message, None)
         return message
 
@@ -197,10 +197,13 @@ class RelierRabbitmqBroker(OwnBroker):
     def _send_many(self, messages: list[Message[Any]], encode: Callable[[Message[Any]], bytes]) -> list[Message[Any]]:
         for message in messages:
             self._announce(message)
-        self._publish([(message.queue_name, encode(message)) for message in messages])
+        self._out(messages, lambda ready: self._append(ready, encode))
         for message in messages:
             self.emit_after("enqueue", message, None)
         return messages
+
+    def _append(self, messages: list[Message[Any]], encode: Callable[[Message[Any]], bytes]) -> None:
+        self._publish([(message.queue_name, encode(message)) for message in messages])
 
     def _publish(self, messages: list[tuple[str, bytes]]) -> None:
         for queue in {queue for queue, _ in messages}:

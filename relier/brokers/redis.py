@@ -106,10 +106,14 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
         """Raises redis-py's errors when Redis is away."""
         message = message.copy(options={"redis_message_id": str(uuid4())})
         self._announce(message)
-        keys = self._keys(message.queue_name)[:2]
-        self._run("enqueue", keys, message.options["redis_message_id"], self._encoded(message))
+        self._out([message], self._append)
         self.emit_after("enqueue", message, None)
         return message
+
+    def _append(self, messages: list[Message[Any]]) -> None:
+        (message,) = messages
+        keys = self._keys(message.queue_name)[:2]
+        self._run("enqueue", keys, message.options["redis_message_id"], self._encoded(message))
 
     def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Enqueue messages in one round trip; all are encoded before the first is written."""
@@ -126,6 +130,12 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
     ) -> list[Message[Any]]:
         for message in messages:
             self._announce(message)
+        self._out(messages, lambda ready: self._append_many(ready, name, encode))
+        for message in messages:
+            self.emit_after("enqueue", message, None)
+        return messages
+
+    def _append_many(self, messages: list[Message[Any]], name: str, encode: Callable[[Message[Any]], bytes]) -> None:
         calls = [
             (
                 script(name, "relier.brokers"),
@@ -136,9 +146,6 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
         ]
         for i in range(0, len(calls), 500):
             self.runner.run_many(calls[i : i + 500])
-        for message in messages:
-            self.emit_after("enqueue", message, None)
-        return messages
 
     # -- consuming ----------------------------------------------------------------------------------------------
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from relier.errors import StoreError
 from relier.store.calls import Calls, decode, flag, micros
+from relier.store.connection import Argument, ScriptCall
 from relier.store.keys import shard_of
 from relier.store.scripts import script
-from relier.store.verdicts import Sending
+from relier.store.verdicts import Custody, JobTerms, Sending
 
 #: How long (s) a mark on a task without a record is kept: longer than its copy may wait in a queue.
 MARK_KEPT = 7 * 86_400.0
@@ -23,24 +26,40 @@ class CustodyCalls(Calls):
     def schedule_many(self, sendings: Iterable[tuple[Sending, float]]) -> list[bool]:
         """Take custody of several tasks in one round trip; see `schedule`."""
         calls = [
-            (
-                script("schedule"),
-                self._keys.shard(s.shard, ""),
-                (
-                    self.now(),
-                    s.task_id,
-                    micros(delay),
-                    flag(s.follow_up),
-                    s.max_resurrections,
-                    s.queue,
-                    s.actor,
-                    s.payload_version,
-                    s.body,
-                ),
-            )
+            self._push(s, JobTerms(delay)) if s.job else self._call("schedule", s.shard, "", *_scheduled(s, delay))
             for s, delay in sendings
         ]
-        return [decode(reply) == "scheduled" for reply in self._runner.run_many(calls)] if calls else []
+        replies = self._runner.run_many(calls) if calls else []
+        return [decode(reply[0] if isinstance(reply, list) else reply) in ("scheduled", "taken") for reply in replies]
+
+    def push_many(self, sendings: Iterable[tuple[Sending, JobTerms]]) -> list[Custody]:
+        """Take custody of tasks with job keys, and end those that are older, in one round trip.
+
+        Raises `StoreError` when a newer Relier has a key.
+        """
+        calls = [self._push(sending, terms) for sending, terms in sendings]
+        return [_custody(reply) for reply in self._runner.run_many(calls)] if calls else []
+
+    def _push(self, sending: Sending, terms: JobTerms) -> ScriptCall:
+        return self._call(
+            "push",
+            sending.shard,
+            "",
+            sending.task_id,
+            sending.job,
+            micros(terms.delay),
+            flag(terms.published),
+            flag(sending.follow_up),
+            sending.max_resurrections,
+            sending.queue,
+            sending.actor,
+            sending.payload_version,
+            sending.body,
+            sending.on_dead,
+            self._keep,
+            flag(terms.refuses),
+            flag(terms.cancels),
+        )
 
     def dead_letter(self, sending: Sending, reason: str, failure: bytes, seen_fence: int = 0) -> bool:
         """Make a dead letter of a copy that cannot be claimed. False: its id is already known."""
@@ -96,3 +115,25 @@ class CustodyCalls(Calls):
         """Count a member as done, once; returns members done and the group's size (-1: not known)."""
         reply = self._runner.run(script("group_join"), (self._keys.group(group_id),), (self.now(), member, 0, ttl_ms))
         return int(reply[0]), int(reply[1])
+
+
+def _scheduled(sending: Sending, delay: float) -> tuple[Argument, ...]:
+    return (
+        sending.task_id,
+        micros(delay),
+        flag(sending.follow_up),
+        sending.max_resurrections,
+        sending.queue,
+        sending.actor,
+        sending.payload_version,
+        sending.body,
+    )
+
+
+def _custody(reply: Any) -> Custody:
+    verdict, *rest = map(decode, reply)
+    if verdict == "newer":
+        raise StoreError("A newer version of Relier has this job key; let that version push.")
+    if verdict == "refused":
+        return Custody(0, refused_by=rest[0], reason=rest[1])
+    return Custody(int(rest[0]), *rest[1:])

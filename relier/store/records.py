@@ -13,11 +13,14 @@ STATES = {"s": "waiting", "r": "running", "h": "ended, hooks pending", "e": "end
 #: The reason of a task that waits for another one with its idempotency key.
 AWAITS_KEY = "waits for its key"
 
+#: The reason of a task with a job key whose producer publishes its first copy.
+PUSHED = "pushed"
+
 
 def status_of(state: str, outcome: str, published: int, reason: str) -> str:
     """Return the word for a record's state: queued, scheduled, running, completed, dead or discarded."""
     if state == "s":
-        return "queued" if published or reason == AWAITS_KEY else "scheduled"
+        return "queued" if published or reason in (AWAITS_KEY, PUSHED) else "scheduled"
     if state == "r":
         return "running"
     return outcome or "unknown"

@@ -18,9 +18,11 @@ from relier.store.verdicts import Claim, Failure, Reconciled, Sending, Settled, 
 
 def _protections(sending: Sending) -> str:
     """Tell what a claim needs to know of the task's protections; '' for a task that has none."""
-    if sending.key is None and not sending.unsigned:
+    if sending.key is None and not sending.unsigned and not sending.job:
         return ""
     told: dict[str, Any] = {"key": sending.key.terms()} if sending.key is not None else {}
+    if sending.job:
+        told["job"] = {"k": sending.job, "n": sending.rank}
     return json.dumps({**told, "unsigned": 1} if sending.unsigned else told)
 
 

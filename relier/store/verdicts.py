@@ -180,6 +180,27 @@ class KeyTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class JobTerms:
+    """How a task with a job key is pushed."""
+
+    delay: float  #: seconds after which a sweeper publishes it
+    published: bool = False  #: whether the caller publishes a copy by itself as well
+    cancels: bool = True  #: whether an older one that runs is cancelled; else it may finish, without a commit
+    refuses: bool = False  #: whether a dead letter under the key refuses it
+
+
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """What became of a push with a job key."""
+
+    rank: int  #: the higher, the newer; 0: it was known before, and is no longer the newest
+    superseded: str = ""  #: the older task that this push ended
+    owner: str = ""  #: the worker that runs that one
+    refused_by: str = ""  #: the dead letter under the key that refuses it; nothing was taken then
+    reason: str = ""  #: that letter's
+
+
+@dataclass(frozen=True, slots=True)
 class Sending:
     """What the store keeps of a message so that it can publish it again by itself."""
 
@@ -196,3 +217,4 @@ class Sending:
     created: float = 0.0  #: when its message was made, in seconds since the epoch on its producer's clock; 0: unknown
     on_dead: str = ""  #: queue and actor, separated by a line feed, that get its dead record
     job: str = ""  #: the digest of its job key, which also decided its shard
+    rank: int = 0  #: that of its push under the job key; 0: unknown

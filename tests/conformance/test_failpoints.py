@@ -28,6 +28,8 @@ RUN_POINTS = (
 )
 #: Steps of an enqueue, in a worker.
 ENQUEUE_POINTS = ("before-enqueue", "enqueued")
+#: Steps of a push with a job key; see `test_job_keys`.
+JOB_POINTS = ("before-custody", "in-custody")
 #: Steps of the sweep.
 PUBLISH_POINTS = ("before-publish", "published", "marked")
 LOOK_POINTS = ("leased", "observed")
@@ -52,6 +54,7 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
     assert names == {
         *RUN_POINTS,
         *ENQUEUE_POINTS,
+        *JOB_POINTS,
         *SWEEP_POINTS,
         *HAND_OVER_POINTS,
         *CHECKPOINT_POINTS,

@@ -209,8 +209,8 @@ def _others_may_come(state: State) -> bool:
 
 def _may_come(state: State, task: int) -> bool:
     """Whether a task has a copy or a run, or its producer is about to publish one."""
-    there = (*state.copies, *state.runs)
-    return state.producers[task] in (ASKED, HELD) or any(one.task == task for one in there)
+    there = {copy.task for copy in state.copies} | {run.task for run in state.runs}
+    return state.producers[task] in (ASKED, HELD) or task in there
 
 
 # -- pushing ------------------------------------------------------------------------------------------------------

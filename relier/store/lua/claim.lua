@@ -9,6 +9,7 @@
 --       producer's clock; 0: unknown)   17… settles
 --         key    its idempotency key: k its digest, on what a duplicate does, hooks and needs: 1 if hooks follow a completion, and if
 --                they need its result; ttl and res (ms), flight and keep (µs); see include/idempotency.lua
+--         job    its job key: k the digest, n the rank of its push; see include/job.lua
 --         unsigned    1 if nobody has signed it and it is accepted all the same
 -- Reply {verdict, fence, attempt, crashes, suspect, result, outcome, checkpoint}
 --       granted · taken-over (granted, after a crash) · replay (run only the hooks) · duplicate (the same, with the
@@ -30,11 +31,13 @@
 -- include discarding
 -- include purging
 -- include crash
+-- include discarding
+-- include job
 local now = now_us()
 local caller, id, nonce, seen = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local slot_free, max_crashes, keep = ARGV[6] == '1', tonumber(ARGV[8]), tonumber(ARGV[13])
 local protections = ARGV[15] ~= '' and cjson.decode(ARGV[15]) or {}
-local key = protections.key
+local key, job = protections.key, protections.job
 
 settle_rest(17, keep)
 if buried(caller) then return { 'fenced' } end
@@ -94,6 +97,8 @@ local function grant(verdict)
   if key then answer, owner = keys().ask(id, rec, key, now) end
   if answer == 'completed' then return repeat_of(owner) end
   if answer == 'held' then return stand_aside() end
+  if job and rec[JOB] == '' and not jobs().join(id, rec, job, now, keep) then return { 'settled' } end
+  if rec[REASON] == PUSHED then rec[REASON] = '' end
   own('r')
   if protections.unsigned then count('unsigned') end
   return reply(verdict)
@@ -115,7 +120,7 @@ local function hold()
 end
 
 if not rec then
-  if remembered(id) or (seen > 0 and seen <= floor()) then return { 'settled' } end
+  if remembered(id) or (seen > 0 and seen <= floor()) or (job and jobs().has_ended(id, job)) then return { 'settled' } end
   rec = new_record('s', now, ARGV[9], ARGV[10], max_crashes, tonumber(ARGV[11]), ARGV[12])
   rec[STICKY] = ARGV[7] == '1'
   if seen > 0 then event(now, 'unknown copy', id, 'fence', int(seen)) end
@@ -154,7 +159,7 @@ elseif state == 'h' then
   event(now, 'replay', id, 'worker', caller)
   return reply('replay')
 elseif state == 's' then
-  if seen < rec[FENCE] then return refuse('stale') end
+  if not is_current(rec, seen) then return refuse('stale') end
   if rec[SUSPECT] and not slot_free then return hold() end
   return grant('granted')
 end

@@ -45,7 +45,7 @@ if seen > rec[FENCE] and (state == 's' or state == 'r') then
   event(now, 'store lost data', id, 'fence', int(seen))
   return decline()
 end
-if state == 's' and seen == rec[FENCE] then return decline() end
+if state == 's' and is_current(rec, seen) then return decline() end
 rec[STICKY] = true
 if state == 'h' and rec[OWNER] == '' then set_due(id, AT_ONCE) end
 save(id, rec)

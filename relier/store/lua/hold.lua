@@ -4,7 +4,8 @@
 --       6 cancel: the time (µs) before which the task was surely not claimed; 0 when nobody knows
 --       7 cancel: '1' if a dead letter is to be cancelled too; else it has ended
 -- Reply {what happened, owner and fence if the task is running}
---       held · cancelled · marked · running (ask its owner) · released · ended · unknown
+--       held · cancelled · marked · running (ask its owner) · released · ended · unknown · superseded, and by which task ('?': forgotten):
+--       another one has had its job key since, so it must not run
 --
 -- hold and release accept `waiting`; release also `dead`. cancel accepts no record, `waiting` and `dead`: a first-hand copy that
 -- comes later finds it ended. Without a record it answers `cancelled` when no task of the shard was claimed since that time, else
@@ -48,6 +49,8 @@ if action == 'hold' then
 elseif action == 'cancel' then
   discard_task(id, rec, now, keep, 'cancelled', who)
 else
+  local newer_one = newer_task(id, rec)
+  if newer_one then return { 'superseded', newer_one, '0' } end
   release_task(id, rec, now, who)
 end
 save(id, rec)

@@ -2,7 +2,7 @@
 --
 -- ARGV  1 now or ''   2 who asks   3 how, for the history ('' as it was)   4 '1': 7 is a new body, of a single task
 --       5… pairs: task id, time (µs) of the death that is meant ('' whichever)   7 the new body
--- Reply for each: released · gone · pending · newer · unknown (see include/meant.lua)
+-- Reply for each: released · gone · pending · newer · unknown (see include/meant.lua) · superseded (another task has had its job key since)
 --
 -- Accepts `dead` only. A crash before it: they are dead letters. After it: each is due, or was not touched. Repeated, it answers `gone`
 -- and changes nothing: a letter that died again since has another time of death. No allow-oom: without memory nothing is released.
@@ -17,6 +17,7 @@ local replies = {}
 for i = 5, edited and 5 or #ARGV, 2 do
   local id = ARGV[i]
   local rec, why = meant(id, ARGV[i + 1])
+  if rec and newer_task(id, rec) then rec, why = nil, 'superseded' end
   if rec then
     if edited then rec[BODY] = ARGV[7] end
     release_task(id, rec, now, who, how)

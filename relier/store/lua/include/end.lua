@@ -6,6 +6,15 @@
 local AGE_STEP, AGE_GAP = 5000000, 15000000
 local function age() return tonumber(redis.call('HGET', META, 'age') or '0') end
 
+-- When the newest task of a job key has ended, the key's entry is kept as long as that one's id, but for a week (ms) when copies of older
+-- tasks may come: they find by it that they are older, also when their own ends are forgotten.
+local JOB_KEPT = 604800000
+local function leave_job(id, rec, keep)
+  local entry = job_entry(rec[JOB])
+  if not entry or entry[J_VERSION] > JOB_FORMAT or entry[J_NEWEST] ~= id then return end
+  redis.call('PEXPIRE', job_name(rec[JOB]), entry[J_LATE] and JOB_KEPT or int(math.floor(keep / 1000)))
+end
+
 -- Ends a task and forgets its body; its id stays for `keep` microseconds, and as long as the age may be behind.
 local function remember_end(id, rec, outcome, keep)
   disown(id, rec)
@@ -13,6 +22,7 @@ local function remember_end(id, rec, outcome, keep)
   if rec[STATE] ~= 'r' then redis.call('ZREM', DUE, id) end
   rec[STATE], rec[OUTCOME], rec[BODY], rec[RESULT], rec[RUNS] = 'e', outcome, '', '', false
   redis.call('ZADD', END, int(age() + keep + AGE_GAP), id)
+  leave_job(id, rec, keep)
 end
 
 -- Adds the time (µs) that the caller watched since it last saw the age, if nobody else added meanwhile; so no two sweepers count

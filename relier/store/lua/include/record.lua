@@ -50,6 +50,20 @@ local function new_record(state, now, queue, actor, max_crashes, payload_version
            '', '', '', '', false, '', '', payload_version, body, 0, 0, '', '', 0 }
 end
 
+-- The entry of a job key, by its digest; see include/job.lua.
+local JOB_FORMAT = 1
+local J_VERSION, J_NEWEST, J_RANK, J_LATE = 1, 2, 3, 4
+local function job_name(digest) return string.sub(REC, 1, -4) .. 'job:' .. digest end
+local function job_entry(digest)
+  local packed = digest ~= '' and redis.call('GET', job_name(digest))
+  return packed and cmsgpack.unpack(packed)
+end
+
+-- The reason of a task whose producer publishes its first copy by itself, after the store has custody: a first-hand copy, or one of the store.
+local PUSHED = 'pushed'
+-- Whether the copy with this fence is the one that a waiting task waits for.
+local function is_current(rec, seen) return seen == rec[FENCE] or (seen == 0 and rec[REASON] == PUSHED) end
+
 -- Whether the task has ended and its id is kept, be it with a record or without.
 local function remembered(id) return redis.call('ZSCORE', END, id) end
 

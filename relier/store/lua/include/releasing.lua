@@ -14,3 +14,10 @@ local function release_task(id, rec, now, who, how)
   put_back(id, rec, now, due_time(now))
   event(now, 'released', id, 'by', who)
 end
+
+-- Returns the task that has had the task's job key since, '?' when that is forgotten; nil when the task may run again.
+local function newer_task(id, rec)
+  if rec[JOB] == '' then return nil end
+  local entry = job_entry(rec[JOB])
+  return not entry and '?' or (entry[J_NEWEST] ~= id and entry[J_NEWEST] or nil)
+end

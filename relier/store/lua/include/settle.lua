@@ -21,6 +21,7 @@ local function settle(id, fence, confirmed, keep)
       disown(id, rec)
       drop_checkpoint(id, rec)
       redis.call('ZREM', END, id)
+      leave_job(id, rec, 0)
     elseif not ended then
       remember_end(id, rec, rec[OUTCOME], keep)
     end
