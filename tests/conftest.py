@@ -25,7 +25,7 @@ import pytest
 import redis
 
 from relier.settings import Settings, reset_settings
-from tests import sources
+from tests import sources, spawn
 from tests.account import Account
 from tests.servers import RabbitmqServer, RedisServer, Server
 
@@ -37,6 +37,7 @@ PrivateRabbitmqs = Callable[..., RabbitmqServer]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_account] = Account.open()
+    spawn.enabled = True
     for name in [name for name in os.environ if name.startswith("RELIER_") and not name.startswith("RELIER_TEST_")]:
         del os.environ[name]  # the user's own settings must not reach tests, nor the processes they start
 

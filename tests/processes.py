@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests import guard
+from tests import guard, spawn
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,15 +48,7 @@ def environment(**variables: str | None) -> dict[str, str]:
 
 def run(folder: Path, *command: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
     """Run `python -m <command>` in a folder until it ends."""
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return spawn.run([sys.executable, "-m", *command], cwd=folder, env=environment(**variables), timeout=PATIENCE)
 
 
 def rl(folder: Path, *arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
@@ -77,11 +69,10 @@ class Started:
     def __init__(self, folder: Path, *command: str, **variables: str | None) -> None:
         self.log = folder / f"log-{command[0].rpartition('.')[2]}-{os.urandom(2).hex()}"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = spawn.start(
                 [sys.executable, "-m", *command],
                 cwd=folder,
                 env=environment(**variables),
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -95,7 +86,7 @@ class Started:
     def ended(self, timeout: float = 60.0) -> int:
         """Wait for its end; returns its exit code."""
         wait_until(lambda: self.process.poll() is not None, timeout, f"the end of the process; {self.output[-2000:]}")
-        return self.process.returncode
+        return self.process.wait()
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 from relier.brokers import default_broker
 from relier.settings import Settings
 from relier.store import SHARDS, Record, Store
-from tests import guard
+from tests import guard, spawn
 from tests.integration.actors import EFFECTS_VARIABLE, Actors
 from tests.servers import RedisServer
 from tests.store.look import Look, inconsistencies, look
@@ -42,7 +41,7 @@ use_default_broker(get_settings())
 class Process:
     """A worker (Dramatiq's master with one child) or a resurrector. `pid` is the process that matters."""
 
-    popen: subprocess.Popen[bytes]
+    popen: spawn.Child
     log: Path
     store: Store
     _pid: int = 0
@@ -198,11 +197,10 @@ class Harness:
     def _start(self, kind: str, command: list[str], failpoints: str, options: dict[str, Any]) -> Process:
         log = self.folder / f"{kind}-{next(self._numbers)}.log"
         with log.open("wb") as out:
-            popen = subprocess.Popen(
+            popen = spawn.start(
                 command,
                 env=self.environment(failpoints, **options),
                 cwd=self.folder,
-                stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
