@@ -2,124 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
-import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from types import CodeType
 from typing import Any
 
-from relier import errors
+from relier.known_failures import (
+    BY_CLASS,
+    BY_NAME,
+    GRPC_CODES,
+    MYSQL_MODULES,
+    NETWORK_ERRNOS,
+    RETRY_STATUSES,
+    THROTTLES,
+    TRANSIENT_MYSQL_CODES,
+    TRANSIENT_SQLITE_CODES,
+    TRANSIENT_SQLSTATES,
+    WRAPPERS,
+    FailureKind,
+)
 
 __all__ = ["ExceptionClasses", "FailureKind", "classify", "declared_kind", "retry_after"]
-
-
-class FailureKind(StrEnum):
-    """Decides how often and how soon a failed task is retried."""
-
-    TRANSIENT = "transient"
-    DETERMINISTIC = "deterministic"
-    UNCLASSIFIED = "unclassified"
-
 
 ExceptionClasses = tuple[type[BaseException], ...]
 
 _T, _D, _U = FailureKind.TRANSIENT, FailureKind.DETERMINISTIC, FailureKind.UNCLASSIFIED
-
-#: A server that answers so asks for another try later.
-RETRY_STATUSES = (429, 503)
-
-_BY_CLASS: dict[type[BaseException], FailureKind] = {
-    TimeoutError: _T,
-    ConnectionError: _T,
-    socket.gaierror: _T,
-    socket.herror: _T,
-    ssl.SSLEOFError: _T,
-    ssl.SSLZeroReturnError: _T,
-    errors.AdmissionRejectedError: _T,
-    errors.StoreUnavailableError: _T,
-    errors.IdempotencyInFlightError: _T,
-    TypeError: _D,
-    AttributeError: _D,
-    NameError: _D,
-    ImportError: _D,
-    NotImplementedError: _D,
-    FileNotFoundError: _D,
-    UnicodeError: _D,
-    errors.PayloadIntegrityError: _D,
-    errors.PayloadTooLargeError: _D,
-    errors.SchemaMigrationError: _D,
-    errors.CheckpointTooLargeError: _D,
-    errors.HardTimeoutError: _D,
-}
-
-#: Classes of libraries that need not be installed, by the top-level module and the class's name.
-_BY_NAME: dict[tuple[str, str], FailureKind] = {
-    (module, name): kind
-    for kind, module, names in (
-        (_T, "dramatiq", "BrokerConnectionError RateLimitExceeded Retry"),
-        (_T, "redis", "ConnectionError TimeoutError BusyLoadingError ReadOnlyError TryAgainError"),
-        (_T, "redis", "ClusterDownError MasterDownError MaxConnectionsError"),
-        (_T, "valkey", "ConnectionError TimeoutError BusyLoadingError ReadOnlyError TryAgainError"),
-        (_T, "valkey", "ClusterDownError MasterDownError MaxConnectionsError"),
-        (_T, "requests", "ConnectionError Timeout ChunkedEncodingError"),
-        (_T, "urllib3", "TimeoutError ProtocolError NewConnectionError MaxRetryError ProxyError"),
-        (_T, "httpx", "TimeoutException NetworkError RemoteProtocolError ProxyError"),
-        (_T, "httpcore", "TimeoutException NetworkError RemoteProtocolError ProxyError"),
-        (_T, "aiohttp", "ClientConnectionError ClientPayloadError"),
-        (_T, "http", "IncompleteRead BadStatusLine"),
-        (_T, "asyncio", "IncompleteReadError"),
-        (_T, "botocore", "ConnectionError HTTPClientError"),
-        (_T, "psycopg", "OperationalError"),
-        (_T, "psycopg", "ConnectionTimeout"),
-        (_T, "psycopg2", "OperationalError"),
-        (_T, "psycopg_pool", "PoolTimeout TooManyRequests"),
-        (_T, "asyncpg", "ConnectionDoesNotExistError ConnectionFailureError"),
-        (_T, "sqlalchemy", "TimeoutError OperationalError DisconnectionError"),
-        (_T, "django", "OperationalError"),
-        (_T, "pymongo", "AutoReconnect ExecutionTimeout WaitQueueTimeoutError"),
-        (_T, "pika", "AMQPConnectionError AMQPHeartbeatTimeout"),
-        # Wrong credentials are a subclass of redis-py's connection error, but waiting does not cure them.
-        (_U, "redis", "AuthenticationError AuthorizationError"),
-        (_U, "valkey", "AuthenticationError AuthorizationError"),
-        (_U, "requests", "SSLError"),
-        (_D, "dramatiq", "TimeLimitExceeded DecodeError"),
-        (_D, "json", "JSONDecodeError"),
-        (_D, "simplejson", "JSONDecodeError"),
-        (_D, "ujson", "JSONDecodeError"),
-        (_D, "tomllib", "TOMLDecodeError"),
-        (_D, "yaml", "YAMLError"),
-        (_D, "binascii", "Error"),
-        (_D, "pickle", "UnpicklingError"),
-        (_D, "_pickle", "UnpicklingError"),
-        (_D, "msgspec", "DecodeError ValidationError"),
-        (_D, "pydantic", "ValidationError"),
-        (_D, "pydantic_core", "ValidationError"),
-        (_D, "pydantic_settings", "SettingsError"),
-        (_D, "jsonschema", "ValidationError"),
-        (_D, "marshmallow", "ValidationError"),
-        (_D, "django", "ValidationError ImproperlyConfigured"),
-        (_D, "environs", "EnvError"),
-        (_D, "decouple", "UndefinedValueError"),
-    )
-    for name in names.split()
-}
-
-#: Network errors that Python gives no class of their own.
-_NETWORK_ERRNOS = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH})
-#: SQLSTATE classes: connection, transaction rollback (deadlock, serialization), resources, shutdown.
-_TRANSIENT_SQLSTATES = ("08", "40", "53", "55P03", "57P01", "57P02", "57P03", "57P05")
-#: SQLITE_BUSY and SQLITE_LOCKED.
-_TRANSIENT_SQLITE_CODES = (5, 6)
-#: MySQL: too many connections, lock wait timeout, deadlock, cannot connect, gone away, lost connection.
-_TRANSIENT_MYSQL_CODES = (1040, 1205, 1213, 2002, 2003, 2006, 2013, 2055)
-_MYSQL_MODULES = ("pymysql", "MySQLdb", "aiomysql", "asyncmy", "mysql")
-#: Exceptions that only carry another one.
-_WRAPPERS = {("urllib", "URLError"): "reason", ("sqlalchemy", "StatementError"): "orig"}
 
 _ENVIRON_LOOKUP: CodeType = type(os.environ).__getitem__.__code__
 
@@ -178,21 +87,43 @@ def _of_group(kinds: Sequence[FailureKind | None]) -> FailureKind | None:
 
 
 def _by_details(exc: BaseException) -> FailureKind | None:
-    if _status(exc) in RETRY_STATUSES:
+    if _status(exc) in RETRY_STATUSES or _asks_for_patience(exc):
         return _T
     wrapped = _wrapped(exc)
     if wrapped is not None:
         return classify(wrapped)
     if isinstance(exc, KeyError) and _is_missing_variable(exc):
         return _D
-    if isinstance(exc, OSError) and exc.errno in _NETWORK_ERRNOS:
+    if isinstance(exc, OSError) and exc.errno in NETWORK_ERRNOS:
         return _T
     return _by_database_code(exc)
 
 
+def _asks_for_patience(exc: BaseException) -> bool:
+    """Say whether a server or a driver tells in its own way that another try may succeed."""
+    code = _lookup(_get(exc, "response"), "Error", "Code")
+    if isinstance(code, str) and code in THROTTLES:
+        return True
+    if _get(exc, "connection_invalidated") is True:  # SQLAlchemy: the connection was lost, whatever the driver says.
+        return True
+    reply = _get(exc, "smtp_code")
+    if isinstance(reply, int):
+        return 400 <= reply < 500
+    return (
+        any(cls.__module__.partition(".")[0] == "grpc" for cls in type(exc).__mro__) and _grpc_code(exc) in GRPC_CODES
+    )
+
+
+def _grpc_code(exc: BaseException) -> str:
+    try:
+        return str(exc.code().name)  # type: ignore[attr-defined]
+    except Exception:
+        return ""
+
+
 def _by_class(exc: BaseException) -> FailureKind:
     for cls in type(exc).__mro__:
-        kind = _BY_CLASS.get(cls) or _BY_NAME.get(_qualified(cls))
+        kind = BY_CLASS.get(cls) or BY_NAME.get(_qualified(cls))
         if kind is not None:
             return kind
     return _U
@@ -204,7 +135,7 @@ def _qualified(cls: type) -> tuple[str, str]:
 
 def _wrapped(exc: BaseException) -> BaseException | None:
     for cls in type(exc).__mro__:
-        inner = _get(exc, _WRAPPERS.get(_qualified(cls), ""))
+        inner = _get(exc, WRAPPERS.get(_qualified(cls), ""))
         if isinstance(inner, BaseException) and inner is not exc:
             return inner
         if cls.__module__ == "django.db.utils" and exc.__cause__ is not None:
@@ -215,12 +146,12 @@ def _wrapped(exc: BaseException) -> BaseException | None:
 def _by_database_code(exc: BaseException) -> FailureKind | None:
     state = _get(exc, "sqlstate") or _get(exc, "pgcode")
     if isinstance(state, str):
-        return _T if state.startswith(_TRANSIENT_SQLSTATES) else _U
+        return _T if state.startswith(TRANSIENT_SQLSTATES) else _U
     code = _get(exc, "sqlite_errorcode")
     if isinstance(code, int):
-        return _T if code & 0xFF in _TRANSIENT_SQLITE_CODES else _U
-    if type(exc).__module__.partition(".")[0] in _MYSQL_MODULES and exc.args:
-        return _T if exc.args[0] in _TRANSIENT_MYSQL_CODES else _U
+        return _T if code & 0xFF in TRANSIENT_SQLITE_CODES else _U
+    if type(exc).__module__.partition(".")[0] in MYSQL_MODULES and exc.args:
+        return _T if exc.args[0] in TRANSIENT_MYSQL_CODES else _U
     return None
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import configparser
 import errno
+import ftplib
+import http.client
 import json
 import math
 import os
 import random
+import smtplib
 import socket
 import sqlite3
+import struct
+import subprocess
+import sys
 import urllib.error
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -18,11 +25,15 @@ from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
+import httpx
 import pydantic
 import pytest
 import redis
 import requests
+import sqlalchemy
+import urllib3
 from dramatiq.errors import DecodeError, RateLimitExceeded, Retry
 from dramatiq.middleware import Shutdown, TimeLimitExceeded
 from hypothesis import given
@@ -49,6 +60,10 @@ def raised(call: Any, *args: Any) -> BaseException:
     return caught.value
 
 
+def foreign_class(module: str, name: str) -> type[Exception]:
+    return type(name, (Exception,), {"__module__": module})
+
+
 def foreign(module: str, name: str, *bases: type, **attributes: Any) -> BaseException:
     """Build an exception of a library that is not installed."""
     cls = type(name, bases or (Exception,), {"__module__": module, **attributes})
@@ -69,6 +84,17 @@ def http_error(status: int, headers: dict[str, str] | None = None) -> requests.H
     response.status_code = status
     response.headers.update(headers or {})
     return requests.HTTPError(response=response)
+
+
+def answer(text: str) -> requests.Response:
+    response = requests.Response()
+    response._content = text.encode()
+    return response
+
+
+def http_status(status: int, headers: dict[str, str] | None = None) -> BaseException:
+    response = httpx.Response(status, headers=headers, request=httpx.Request("GET", "http://x"))
+    return raised(response.raise_for_status)
 
 
 def environment_lookup() -> None:
@@ -124,6 +150,24 @@ def write_to_locked_database(folder: Path) -> None:
         foreign("asyncpg.exceptions", "SerializationError", sqlstate="40001"),
         foreign("sqlalchemy.exc", "TimeoutError"),
         foreign("pika.exceptions", "AMQPConnectionError"),
+        http_status(429),
+        http_status(503),
+        raised(httpx.get, "http://127.0.0.1:1/"),
+        httpx.ReadTimeout("slow"),
+        httpx.RemoteProtocolError("cut"),
+        urllib3.exceptions.MaxRetryError(None, "/", ConnectionRefusedError()),  # type: ignore[arg-type]
+        requests.exceptions.RetryError(),
+        foreign(
+            "aiohttp.client_exceptions", "ServerDisconnectedError", foreign_class("aiohttp", "ClientConnectionError")
+        ),
+        foreign("botocore.exceptions", "ClientError", response={"Error": {"Code": "ThrottlingException"}}),
+        foreign("grpc", "RpcError", code=lambda self: SimpleNamespace(name="UNAVAILABLE")),
+        foreign("sqlalchemy.exc", "InterfaceError", connection_invalidated=True),
+        smtplib.SMTPServerDisconnected(),
+        smtplib.SMTPSenderRefused(451, b"try again later", "me"),
+        ftplib.error_temp("450 busy"),
+        http.client.RemoteDisconnected("no answer"),
+        foreign("tenacity", "RetryError", __cause__=ConnectionResetError()),
         rate_limited(),
         Retry("again"),
         errors.AdmissionRejectedError("shedding", 2.0),
@@ -147,6 +191,13 @@ def test_network_rate_limit_and_database_outages_are_transient(exc: BaseExceptio
         raised(environment_lookup),
         raised(os.environ.pop, "RELIER_TEST_NO_SUCH_VARIABLE"),
         raised(json.loads, "{"),
+        raised(exec, "1 +"),
+        raised(ElementTree.fromstring, "<a>"),
+        raised(struct.unpack, "i", b"x"),
+        raised(configparser.ConfigParser().get, "no", "setting"),
+        raised(httpx.Response(200, text="{").json),
+        raised(answer("{").json),
+        redis.DataError("Invalid input of type: 'NoneType'."),
         raised(b"\xff".decode, "utf-8"),
         raised("\ud800".encode, "utf-8"),
         raised(binascii.unhexlify, "x"),
@@ -176,6 +227,16 @@ def test_bugs_missing_things_and_wrong_data_are_deterministic(exc: BaseException
         ZeroDivisionError(),
         http_error(404),
         http_error(500),
+        http_status(404),
+        http_status(500),
+        httpx.InvalidURL("no scheme"),
+        requests.exceptions.SSLError(),
+        urllib3.exceptions.MaxRetryError(None, "/", urllib3.exceptions.SSLError()),  # type: ignore[arg-type]
+        smtplib.SMTPSenderRefused(550, b"no such user", "me"),
+        foreign("botocore.exceptions", "ClientError", response={"Error": {"Code": "AccessDenied"}}),
+        foreign("botocore.exceptions", "ClientError", response={"Error": {"Code": ["odd"]}}),
+        foreign("grpc", "RpcError", code=lambda self: SimpleNamespace(name="INVALID_ARGUMENT")),
+        foreign("grpc", "RpcError", code=lambda self: None),
         redis.AuthenticationError(),
         foreign("psycopg", "OperationalError", sqlstate="28P01"),
         foreign("sqlalchemy.exc", "StatementError", orig=ValueError()),
@@ -199,6 +260,40 @@ def test_a_database_wrapper_is_judged_by_what_it_wraps() -> None:
     assert classify(django) is T
     django.__cause__ = foreign("psycopg", "OperationalError", sqlstate="28P01")
     assert classify(django) is U
+
+
+def write_through_sqlalchemy(folder: Path) -> None:
+    engines = [sqlalchemy.create_engine(f"sqlite:///{folder / 'db'}", connect_args={"timeout": 0}) for _ in range(2)]
+    with engines[0].connect() as one, engines[1].connect() as two:
+        one.execute(sqlalchemy.text("CREATE TABLE t (a)"))
+        one.commit()
+        one.execute(sqlalchemy.text("INSERT INTO t VALUES (1)"))
+        two.execute(sqlalchemy.text("INSERT INTO t VALUES (1)"))
+
+
+def query(statement: str) -> None:
+    with sqlalchemy.create_engine("sqlite://").connect() as connection:
+        connection.execute(sqlalchemy.text(statement))
+
+
+def test_what_sqlalchemy_wraps_is_judged_by_itself(tmp_path: Path) -> None:
+    """Both are an `OperationalError` of SQLAlchemy."""
+    assert classify(raised(write_through_sqlalchemy, tmp_path)) is T
+    assert classify(raised(query, "SELECT * FROM nowhere")) is U
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kind"), [(None, T), ("08006", T), ("40P01", T), ("57P01", T), ("28P01", U), ("42P01", U)]
+)
+def test_a_psycopg_error_in_an_sqlalchemy_one_is_told_by_its_sqlstate(sqlstate: str | None, kind: FailureKind) -> None:
+    driver: Any = foreign("psycopg", "OperationalError", sqlstate=sqlstate)
+    assert classify(sqlalchemy.exc.OperationalError("SELECT 1", {}, driver)) is kind
+
+
+def test_a_connection_that_sqlalchemy_lost_is_transient() -> None:
+    driver: Any = foreign("psycopg2", "InterfaceError")
+    assert classify(sqlalchemy.exc.InterfaceError("SELECT 1", {}, driver)) is U
+    assert classify(sqlalchemy.exc.InterfaceError("SELECT 1", {}, driver, connection_invalidated=True)) is T
 
 
 def test_a_group_is_transient_only_as_a_whole_and_hopeless_by_one_member() -> None:
@@ -236,6 +331,9 @@ def test_retry_after_is_read_as_seconds_date_or_attribute() -> None:
     assert retry_after(http_error(503, {"Retry-After": "soon"})) is None
     assert retry_after(http_error(503, {"Retry-After": "-3"})) is None
     assert retry_after(errors.AdmissionRejectedError("shedding", 2.5)) == 2.5
+    assert retry_after(http_status(429, {"retry-after": "8"})) == 8
+    aiohttp = foreign("aiohttp", "ClientResponseError", status=503, headers={"Retry-After": "6"})
+    assert retry_after(aiohttp) == 6
     lower = SimpleNamespace(status=503, headers={"retry-after": "4"})
     assert retry_after(foreign("x", "Busy", response=lower)) == 4
     assert retry_after(ValueError()) is None
@@ -386,3 +484,10 @@ def test_full_jitter_spreads_over_the_whole_range(attempt: int, seed: int) -> No
     for _ in range(20):
         got = decide(ConnectionError(), attempt, RetryPolicy(max_retries=None), chance=source.random)
         assert 1.0 <= got.delay_seconds <= latest
+
+
+def test_no_library_is_imported_to_recognise_its_errors() -> None:
+    libraries = {"requests", "httpx", "sqlalchemy", "urllib3", "aiohttp", "psycopg", "botocore", "grpc", "django"}
+    code = f"import sys, relier.failures; print(sorted({libraries!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
