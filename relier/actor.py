@@ -16,6 +16,7 @@ import dramatiq.broker
 from dramatiq.message import get_encoder
 
 from relier.context import ContextParameter, accept_context, context_parameter
+from relier.on_dead import check_on_dead
 from relier.options import QUEUE_PRIORITIES, check_names, check_queue, check_values
 from relier.payloads import check_size
 from relier.receipts import TaskReceipt
@@ -167,6 +168,7 @@ def rl_actor(
       broker: Default: the global broker if one was set, else Relier's own, built from the settings.
       max_resurrections: Crashes of its workers that a task survives. Default: `RELIER_MAX_RESURRECTIONS` (5).
       on_crash: `"dead"` sends a task to the DLQ when its worker dies; default `"retry"`.
+      on_dead: An actor, or its name, that gets the dead record of a task that became a dead letter.
       transient, deterministic: Exception classes that are worth retrying, or never.
       park_after: So many different tasks that fail alike, with no success between them, park the actor: its tasks
         wait for an operator or for other code. 0: never. Default: `RELIER_PARK_AFTER` (0).
@@ -207,6 +209,7 @@ def rl_actor(
         check_timeouts(name, inspect.iscoroutinefunction(_as_function(fn)), checked)
         chosen = _protected(broker or _default_broker(settings))
         check_names(name, options, chosen.actor_options)
+        check_on_dead(chosen, name, checked)
         return RelierActor(
             fn,
             broker=chosen,

@@ -17,6 +17,7 @@ from relier.failures import IDENTICAL_LIMIT
 from relier.fixes import likely_fix
 from relier.hooks import decode_failure
 from relier.store.checkpoints import size_of
+from relier.store.notices import is_notice, read_notice
 from relier.store.records import Record
 
 __all__ = ["arguments", "claims", "dead_record", "failure_of", "iso", "told"]
@@ -72,6 +73,8 @@ def arguments(body: bytes) -> dict[str, Any]:
     if not body:
         return {"args": None, "kwargs": None}
     try:
+        if is_notice(body):
+            return {"args": [dead_record(*read_notice(body))], "kwargs": {}}
         message: Message[Any] = Message.decode(body)
         return {"args": list(message.args), "kwargs": dict(message.kwargs)}
     except Exception:  # An encoder of the application's may raise anything.

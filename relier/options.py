@@ -24,6 +24,7 @@ RELIER_OPTIONS = frozenset(
     {
         "max_resurrections",
         "on_crash",
+        "on_dead",
         "transient",
         "deterministic",
         "park_after",
@@ -45,8 +46,6 @@ RETRY_OPTIONS = frozenset({"max_retries", "min_backoff", "max_backoff", "throws"
 RESULT_OPTIONS = frozenset({"store_results", "result_ttl"})
 #: Parameters of the decorator itself.
 DECORATOR_OPTIONS = frozenset({"queue", "queue_name", "actor_name", "priority", "broker"})
-#: Options of the contract that this version does not have yet.
-MISSING_OPTIONS = frozenset({"on_dead"})
 
 
 def check_queue(queue: str, settings: Settings) -> str:
@@ -62,7 +61,7 @@ def check_names(actor_name: str, options: Collection[str], of_broker: Collection
     """Raise `ValueError` for an option that neither Relier nor the broker's middleware knows."""
     known = RELIER_OPTIONS | RETRY_OPTIONS | RESULT_OPTIONS | set(of_broker)
     for name in sorted(set(options) - known):
-        close = difflib.get_close_matches(name, known | DECORATOR_OPTIONS | MISSING_OPTIONS, n=1)
+        close = difflib.get_close_matches(name, known | DECORATOR_OPTIONS, n=1)
         if close:
             raise ValueError(f"Unknown option {name!r} of actor {actor_name!r}; did you mean {close[0]!r}?")
         raise ValueError(
@@ -75,8 +74,6 @@ def check_values(actor_name: str, options: Mapping[str, Any], settings: Settings
     """Return the options with Relier's defaults filled in. Raises `ValueError` for a bad value."""
     idempotency.check_options(actor_name, options, settings)
     job_keys.check_options(actor_name, options)
-    for name in sorted(MISSING_OPTIONS & set(options)):
-        raise ValueError(f"Actor {actor_name!r}: {name} is not available in this version of Relier.")
     checked = {"max_resurrections": settings.max_resurrections, **options}
     _whole(actor_name, checked, "max_resurrections", least=0)
     _whole(actor_name, checked, "schema_version", least=1)

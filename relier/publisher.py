@@ -16,14 +16,16 @@ from dramatiq.errors import ActorNotFound, DecodeError
 from relier import failpoints
 from relier.brokers.lanes import Lanes
 from relier.envelope import republished, stamp_of
-from relier.errors import PayloadIntegrityError, SchemaMigrationError
+from relier.errors import PayloadIntegrityError, SchemaMigrationError, UnsignableError
 from relier.hooks import encode_failure
 from relier.integrity import Integrity
 from relier.knowledge import FleetView, Knowledge
+from relier.notices import message_of
 from relier.routes import Route, Routes
 from relier.settings import Settings
 from relier.store import Due, Parking, Sending, Settled, Store
 from relier.store.holds import NO_HOLDS
+from relier.store.notices import is_notice
 from relier.store.survey import NEWER_VERSION, UNKNOWN_ACTOR
 
 logger = logging.getLogger(__name__)
@@ -145,12 +147,14 @@ class Publisher:
             if stamp_of(message).task_id != due.task_id:
                 raise PayloadIntegrityError("Its record holds the message of another task.")
             return republished(message, due, queue)
-        except (DecodeError, TypeError, PayloadIntegrityError) as error:
+        except (DecodeError, TypeError, PayloadIntegrityError, UnsignableError) as error:
             self._give_up(due, error)
             return None
 
     def _examined(self, due: Due) -> Message[Any]:
         """Return a record's message; here as everywhere nothing is signed that was not."""
+        if is_notice(due.body):
+            return message_of(due, self._integrity)
         message: Message[Any] = Message.decode(due.body)
         self._integrity.examine(message)
         return message

@@ -24,6 +24,7 @@ from relier.envelope import (
 )
 from relier.idempotency import key_of, terms_of
 from relier.job_keys import job_of
+from relier.on_dead import named
 from relier.settings import Settings
 from relier.store import Sending
 
@@ -93,6 +94,7 @@ def sending_of(broker: Broker, message: Any, stamp: Stamp, settings: Settings) -
         follow_up=stamp.follow_up,
         key=terms_of(broker, message, stamp.key, settings),
         unsigned=arrived_unsigned(message),
+        on_dead=told_of_death(broker, message.actor_name, settings),
         created=max(0, min(stamp.created_ms, HIGHEST_FENCE // 1000)) / 1000,  # A stamp may hold any number.
         job=stamp.job,
         rank=stamp.rank or stamp.fence,
@@ -115,6 +117,21 @@ def max_resurrections(broker: Broker, actor_name: str, settings: Settings) -> in
         return 0
     limit = options.get("max_resurrections")
     return settings.max_resurrections if limit is None else int(limit)
+
+
+def told_of_death(broker: Broker, actor_name: str, settings: Settings) -> str:
+    """Return who gets the dead record of an actor's task, as the store keeps it; '' for nobody.
+
+    Queue, actor, its payload version and its max_resurrections, each on a line. An actor that this process lacks is
+    looked for where the task itself runs.
+    """
+    actor = broker.actors.get(actor_name)
+    name = named(actor.options) if actor is not None and "on_dead" in actor.options else ""
+    if actor is None or not name:
+        return ""
+    target = broker.actors.get(name, actor)
+    version, limit = payload_version(broker, name), max_resurrections(broker, name, settings)
+    return f"{target.queue_name}\n{name}\n{version}\n{limit}"
 
 
 def payload_version(broker: Broker, actor_name: str) -> int:

@@ -18,7 +18,7 @@ from relier_cli.opening import opened_store
 from relier_cli.output import AsJson, print_fields, print_json
 
 #: The counters that tell tasks begun from tasks ended; each step of a task moves the balance by one at most.
-_IN_BALANCE = ("accepted", "completed", "dead", "dlq_left", "discarded")
+_IN_BALANCE = ("accepted", "completed", "dead", "notices", "dlq_left", "discarded")
 #: How often a shard is read again when tasks moved in it meanwhile.
 _TRIES = 4
 
@@ -147,8 +147,8 @@ def as_data(account: Account) -> dict[str, Any]:
 
 #: Every counter, in the order of the reference.
 COUNTERS = (
-    *("accepted", "completed", "failed", "retries", "stopped_identical", "dead", "dlq_left", "discarded"),
-    *("idempotency_hits", "duplicates_waited", "unsigned", "integrity_failures"),
+    *("accepted", "completed", "failed", "retries", "stopped_identical", "dead", "notices", "dlq_left"),
+    *("discarded", "idempotency_hits", "duplicates_waited", "unsigned", "integrity_failures"),
     *("crashes", "resurrections", "handed_over", "parked", "declined", "published"),
     *("replays", "hooks_abandoned", "refused", "released", "adopted"),
     *("admitted", "admission_rejected", "admission_failed_open"),

@@ -16,6 +16,7 @@ from relier.envelope import stamp_of
 from relier.execution import Execution
 from relier.hooks import results_of, text_of
 from relier.lifecycle import claim_before_running, deliver, run_of, take_delivery
+from relier.on_dead import report_strangers
 from relier.queues import is_internal
 from relier.runs import Phase, Run
 from relier.schema import report_unusable
@@ -37,6 +38,7 @@ class Lifecycle(Middleware):
     Parameters:
       max_resurrections(int): How many crashes of its worker a task survives. Defaults to `RELIER_MAX_RESURRECTIONS`.
       on_crash(str): `retry` (default), or `dead`: the first crash makes a dead letter.
+      on_dead: the actor, or its name, that gets the dead record of a task; see `relier.on_dead`.
       transient, deterministic: exception classes that are always, or never, worth a retry.
       park_after(int): So many tasks that fail alike park the actor. Defaults to `RELIER_PARK_AFTER` (0: never).
       schema_version(int): The version of the payload that this code writes and takes. Defaults to 1.
@@ -59,6 +61,7 @@ class Lifecycle(Middleware):
             "on_retry_exhausted",
             "max_resurrections",
             "on_crash",
+            "on_dead",
             "transient",
             "deterministic",
             "park_after",
@@ -76,6 +79,7 @@ class Lifecycle(Middleware):
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         if self.installation.role == "worker":
             report_unusable({name: payload_version(broker, name) for name in broker.actors})
+            report_strangers(broker)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         if self.installation.process is not None and not is_internal(message.queue_name):

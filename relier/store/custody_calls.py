@@ -64,7 +64,7 @@ class CustodyCalls(Calls):
     def dead_letter(self, sending: Sending, reason: str, failure: bytes, seen_fence: int = 0) -> bool:
         """Make a dead letter of a copy that cannot be claimed. False: its id is already known."""
         what = (sending.task_id, sending.queue, sending.actor, reason, failure, sending.body)
-        reply = self._run("dead_letter", sending.shard, "", *what, seen_fence, sending.payload_version)
+        reply = self._run("dead_letter", sending.shard, "", *what, seen_fence, sending.payload_version, sending.on_dead)
         return decode(reply) == "dead"
 
     def decline(self, worker: str, sending: Sending, seen_fence: int) -> bool:
@@ -84,6 +84,7 @@ class CustodyCalls(Calls):
             sending.actor,
             sending.payload_version,
             sending.body,
+            sending.on_dead,
         )
         return decode(reply) != "fenced"
 
@@ -127,6 +128,7 @@ def _scheduled(sending: Sending, delay: float) -> tuple[Argument, ...]:
         sending.actor,
         sending.payload_version,
         sending.body,
+        sending.on_dead,
     )
 
 

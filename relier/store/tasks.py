@@ -18,11 +18,13 @@ from relier.store.verdicts import Claim, Failure, Reconciled, Sending, Settled, 
 
 def _protections(sending: Sending) -> str:
     """Tell what a claim needs to know of the task's protections; '' for a task that has none."""
-    if sending.key is None and not sending.unsigned and not sending.job:
+    if sending.key is None and not sending.unsigned and not sending.job and not sending.on_dead:
         return ""
     told: dict[str, Any] = {"key": sending.key.terms()} if sending.key is not None else {}
     if sending.job:
         told["job"] = {"k": sending.job, "n": sending.rank}
+    if sending.on_dead:
+        told["dead"] = sending.on_dead
     return json.dumps({**told, "unsigned": 1} if sending.unsigned else told)
 
 

@@ -215,6 +215,6 @@ class Sending:
     key: KeyTerms | None = None
     unsigned: bool = False  #: accepted though nobody has signed it, since signatures are not required yet
     created: float = 0.0  #: when its message was made, in seconds since the epoch on its producer's clock; 0: unknown
-    on_dead: str = ""  #: queue and actor, separated by a line feed, that get its dead record
+    on_dead: str = ""  #: who is told when it is dead (see `relier.sending.told_of_death`)
     job: str = ""  #: the digest of its job key, which also decided its shard
     rank: int = 0  #: that of its push under the job key; 0: unknown

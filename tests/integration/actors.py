@@ -52,12 +52,14 @@ class Actors:
     """All actors on one broker: in a worker on the global one, in a test on a broker of its own."""
 
     def __init__(self, broker: Broker) -> None:
+        from tests.integration.dead_actors import DeadActors
         from tests.integration.failing_actors import FailingActors
         from tests.integration.limit_actors import LimitActors
 
         self.broker = broker
         self.limits = LimitActors(broker)
         self.failing = FailingActors(broker)
+        self.dead = DeadActors(broker)
         self.add: Any = rl_actor(add, broker=broker, store_results=True)
         self.aadd: Any = rl_actor(aadd, broker=broker, store_results=True)
         self.plain: Any = dramatiq.actor(broker=broker, queue_name="default")(plain)

@@ -1,4 +1,4 @@
-"""Who is told that a task is dead (`on_dead`): the notice of each dead-lettering, with kills, lost replies and releases.
+"""Who is told that a task is dead (`on_dead`): a notice for each death, with kills, lost replies and releases.
 
 How a task runs, is republished and ends is the other model's concern, also for the notice, which is a task like any
 other: here a task that always fails runs, dies, and may be released.
@@ -77,7 +77,8 @@ def violation(state: State, last: bool) -> str:
         return "told twice"
     if set(told) - set(state.deaths):
         return "told of what it cannot tell"
-    if last and (set(state.deaths) - set(told) or any(notice.place in ("due", "published") for notice in state.notices)):
+    unheard = any(notice.place in ("due", "published") for notice in state.notices)
+    if last and (unheard or set(state.deaths) - set(told)):
         return "not told"
     return ""
 
@@ -112,7 +113,8 @@ def fails(rules: Rules, state: State) -> Iterator[State]:
 
 
 def with_notice(rules: Rules, state: State, depth: int = 1) -> State:
-    name = f"{state.fence if rules.named_by_fence else ''}/{len(state.notices) if not rules.first_verdict else ''}/{depth}"
+    fence, again = state.fence if rules.named_by_fence else "", "" if rules.first_verdict else len(state.notices)
+    name = f"{fence}/{again}/{depth}"
     if any(notice.name == name for notice in state.notices):
         return state
     notice = Notice(name, state.fence if rules.snapshot else 0, depth=depth)

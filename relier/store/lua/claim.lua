@@ -10,6 +10,7 @@
 --         key    its idempotency key: k its digest, on what a duplicate does, hooks and needs: 1 if hooks follow a completion, and if
 --                they need its result; ttl and res (ms), flight and keep (µs); see include/idempotency.lua
 --         job    its job key: k the digest, n the rank of its push; see include/job.lua
+--         dead        who is told when it is dead (see include/record.lua)
 --         unsigned    1 if nobody has signed it and it is accepted all the same
 -- Reply {verdict, fence, attempt, crashes, suspect, result, outcome, checkpoint}
 --       granted · taken-over (granted, after a crash) · replay (run only the hooks) · duplicate (the same, with the
@@ -93,6 +94,8 @@ local function grant(verdict)
     save(id, rec)
     return { 'settled' }
   end
+  rec[ON_DEAD] = not is_notice(id) and protections.dead or ''
+  if has_notice_body(rec) then rec[BODY] = ARGV[12] end
   local answer, owner
   if key then answer, owner = keys().ask(id, rec, key, now) end
   if answer == 'completed' then return repeat_of(owner) end

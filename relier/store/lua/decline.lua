@@ -3,7 +3,7 @@
 -- a rolling deploy. Nothing counts as an attempt or a crash.
 --
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence in the copy's stamp (0: a first-hand copy)   5 max resurrections
---       6 queue   7 actor   8 payload version   9 body
+--       6 queue   7 actor   8 payload version   9 body   10 who is told when it is dead (see include/record.lua)
 -- Reply declined · stale · busy · settled · newer (a newer format has it): the caller acknowledges its copy · fenced: it does not
 --
 -- Accepts no record and `waiting`, which become due at once under a new fence, and ended tasks whose hooks wait for an owner; also, like
@@ -37,6 +37,7 @@ end
 if not rec then
   if remembered(id) or (seen > 0 and seen <= floor()) then return 'settled' end
   rec = new_record('s', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[9])
+  rec[ON_DEAD] = ARGV[10]
   count('accepted')
   return decline()
 end

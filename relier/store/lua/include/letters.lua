@@ -31,6 +31,48 @@ local function summary(rec, died, message)
            rec[PAYLOAD_VERSION], beginning(message), rec[CREATED] }
 end
 
+-- Notices: the actor that ON_DEAD names is told in the same step that dead-letters, by a task of its own in this shard. So no crash
+-- loses one. Its id is made of the task's and of the fence under which that died: no repetition makes a second one, and the next death of
+-- a released task makes another. Until its first claim its body is the dead record as it was then, which may be released meanwhile;
+-- whoever publishes it makes the message (relier/notices.py). A notice that dies itself tells nobody.
+-- tests/model/notices.py searches for what happens without each of these rules.
+local NOTICE = '\0relier notice 1\n'
+local function is_notice(id) return string.find(id, '%.dead%.%d+$') ~= nil end
+local function has_notice_body(rec) return string.sub(rec[BODY], 1, #NOTICE) == NOTICE end
+
+-- Texts, each behind its length: bodies and failures may hold any bytes.
+local function framed(texts)
+  local out = {}
+  for i, text in ipairs(texts) do out[i] = #text .. ':' .. text end
+  return table.concat(out)
+end
+
+-- The dead record, as relier/notices.py reads it.
+local function dead_record(id, rec, now)
+  local at = rec[CHECKPOINT]
+  if string.sub(at, 1, 1) == 's' then at = 's' .. int(#at - 1) end
+  local texts = { id, rec[ACTOR], rec[QUEUE], rec[REASON], rec[FINGERPRINT], int(rec[FENCE]), int(rec[ATTEMPT]), int(rec[CRASHES]),
+                  int(rec[MAX_CRASHES]), int(rec[PAYLOAD_VERSION]), int(rec[CREATED] * 1000000), int(now), int(rec[ALIKE]), at, rec[RESULT], rec[BODY] }
+  for _, run in ipairs(rec[RUNS] or {}) do
+    for _, text in ipairs({ run[1], int(run[2]), int(run[3]), run[4], run[5] }) do texts[#texts + 1] = text end
+  end
+  return framed(texts)
+end
+
+-- Returns the notice's id.
+local function notify(id, rec, now)
+  local queue, actor, version, crashes = string.match(rec[ON_DEAD], '^(.-)\n(.-)\n(%d+)\n(%d+)$')
+  local notice_id = id .. '.dead.' .. int(rec[FENCE])
+  if not queue or redis.call('HEXISTS', REC, notice_id) == 1 or remembered(notice_id) then return notice_id end
+  local notice = new_record('s', now, queue, actor, tonumber(crashes), tonumber(version), NOTICE .. dead_record(id, rec, now))
+  notice[FENCE], notice[STICKY] = next_fence(now), true
+  save(notice_id, notice)
+  set_due(notice_id, AT_ONCE)
+  count('accepted')
+  count('notices')
+  return notice_id
+end
+
 -- `message`: what it died of, for people.
 local function to_dlq(id, rec, now, reason, message)
   rec[OUTCOME], rec[REASON] = 'dead', reason
@@ -38,7 +80,11 @@ local function to_dlq(id, rec, now, reason, message)
   redis.call('HSET', LETTERS, id, cmsgpack.pack(summary(rec, now, message)))
   redis.call('ZREM', DUE, id)
   count('dead')
-  event(now, 'dead', id, 'reason', reason)
+  if rec[ON_DEAD] == '' then
+    event(now, 'dead', id, 'reason', reason)
+  else
+    event(now, 'dead', id, 'reason', reason, 'told', notify(id, rec, now))
+  end
 end
 
 local function leave_dlq(id)

@@ -20,7 +20,7 @@ local ATTEMPT, CRASHES, MAX_CRASHES, PUBS, CREATED, QUEUE, ACTOR = 9, 10, 11, 12
 local OUTCOME, REASON, FINGERPRINT, RESULT, RUNS, CHECKPOINT, TASK_KEYS, PAYLOAD_VERSION, BODY = 16, 17, 18, 19, 20, 21, 22, 23, 24
 -- DECLINED  how often the task was declined since it last ran or was parked
 -- EXEMPT    when (µs) it was last released: purge marks that are older do not concern it; 0: never
--- ON_DEAD   `queue LF actor` that gets the dead record; '' none      JOB  the digest of its job key; '' none
+-- ON_DEAD   who gets the dead record: queue LF actor LF its payload version LF its max resurrections; '' none      JOB  the digest of its job key; '' none
 -- ALIKE     how many of its last failures in a row had its FINGERPRINT; 0: none, or it was released since
 local DECLINED, EXEMPT, ON_DEAD, JOB, ALIKE = 25, 26, 27, 28, 29
 -- A record of an earlier version ends before these.
