@@ -104,12 +104,7 @@ class Closing(Claiming):
         if isinstance(error, Shutdown | LoopBlocked):
             self.process.hand_over(run, "shutdown" if isinstance(error, Shutdown) else str(error))
             self._give_up(run)
-        try:
-            failure = self._judge(run, error)
-        except Exception:  # Else it would be given back, and run without end.
-            logger.exception("A failure could not be judged; its task is a dead letter.", extra={"task": run.task_id})
-            name = type(error).__name__
-            failure = Failure(False, 0.0, counts=True, hooks=False, reason=name, encoded=b"", summary=name)
+        failure = self._judged(run, error)
         if failure.retry:
             send_failure_callback(self.broker, self.process, run, error)
         run.failure_told = failure.retry
@@ -117,11 +112,11 @@ class Closing(Claiming):
         verdict = self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
         run.final_failure = verdict == "dead"  # Also when a retry was asked for: the store counts identical failures.
         failpoints.hit("failed")
-        if self._blames_code:
-            park_if_many(self.process, self.actor.options, run, failure.fingerprint)
         self.process.hand_custody(run)
         run.hooks_pending = run.final_failure and failure.hooks
         run.settles = run.final_failure
+        if self._blames_code:
+            park_if_many(self.process, self.actor.options, run, failure.fingerprint)
 
     def _cancelled(self, run: Run) -> NoReturn:
         """Discard what was cancelled on request; a run that was lost before needs nothing more."""
@@ -138,6 +133,14 @@ class Closing(Claiming):
         settings = self.process.settings
         kept = kept_for(self.broker, self.message, settings) / 1000
         return kept or (settings.result_ttl if reason == "cancelled" else 0.0)
+
+    def _judged(self, run: Run, error: BaseException) -> Failure:
+        try:
+            return self._judge(run, error)
+        except Exception:  # Else it would be given back, and run without end.
+            logger.exception("A failure could not be judged; its task is a dead letter.", extra={"task": run.task_id})
+            name = type(error).__name__
+            return Failure(False, 0.0, counts=True, hooks=False, reason=name, encoded=b"", summary=name)
 
     def _judge(self, run: Run, error: BaseException) -> Failure:
         tell_limit(error, self.broker, self.message)

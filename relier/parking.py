@@ -52,6 +52,8 @@ def park_if_many(process: WorkerProcess, options: Mapping[str, Any], run: Run, f
         _park_if_many(process, run, fingerprint, many)
     except UNAVAILABLE as error:
         logger.debug("A failure was not counted.", extra={"error": type(error).__name__})
+    except Exception:  # The task's own failure is recorded; nothing of it may be lost here.
+        logger.exception("A failure could not be counted toward parking its actor.")
 
 
 def _park_if_many(process: WorkerProcess, run: Run, fingerprint: str, many: int) -> None:
