@@ -10,6 +10,7 @@ from relier.knowledge import Actors, Knowledge, digest
 from relier.routes import Route, Routes
 from relier.settings import Settings
 from relier.store import Due, Lot, Suspicion
+from relier.store.holds import NO_HOLDS, Hold, Holds
 
 OLD, NEW, NEWER = {"send": 1}, {"send": 1, "resize": 1}, {"send": 1, "resize": 3}
 ACTORS: dict[str, Actors] = {digest(actors): actors for actors in (OLD, NEW, NEWER)}
@@ -120,3 +121,33 @@ def test_each_queue_and_each_actor_that_nobody_serves_is_warned_of_once(caplog: 
 def test_a_digest_names_actors_and_versions_in_any_order() -> None:
     assert digest({"a": 1, "b": 1}) == digest({"b": 1, "a": 1})
     assert len({digest({"a": 1, "b": 1}), digest({"ab": 1}), digest({"a": 1, "b": 2})}) == 3
+
+
+PAUSED = Holds("1", {"default": Hold("queue", "default", 1.0)})
+PARKED = Holds("1", {}, {"resize": Hold("actor", "resize", 1.0)})
+NO_POOL = Holds("1", {"re-queue": Hold("queue", "re-queue", 1.0)})
+
+
+@pytest.mark.parametrize(
+    ("holds", "task", "expected"),
+    [
+        (PAUSED, due(), Route("", "paused")),
+        (PAUSED, due(crashes=1), Route("", "paused")),  # In the pool it would be a task of its queue all the same.
+        (PARKED, due(), Route("", "parked")),
+        (PARKED, due("send"), Route("default")),
+        (NO_POOL, due(crashes=1), Route("default")),
+        (NO_HOLDS, due(crashes=1), Route("re-queue")),
+    ],
+)
+def test_what_is_held_goes_nowhere(holds: Holds, task: Due, expected: Route) -> None:
+    fleet = knowledge(worker("default"), worker("re-queue"))
+    assert Routes(Settings(recovery_queue="re-queue")).of(task, fleet, holds) == expected
+
+
+def test_lots_of_what_is_held_stay_closed(caplog: pytest.LogCaptureFixture) -> None:
+    routes, fleet = Routes(Settings()), knowledge(worker("default"))
+    lots = [Lot(0, "default", "resize"), Lot(0, "default", "send")]
+    opened = [[routes.lead_anywhere(lot, fleet, True, holds) for lot in lots] for holds in (PAUSED, PARKED, NO_HOLDS)]
+    assert opened == [[False, False], [False, True], [True, True]]
+    routes.warn_of([(due(), "paused"), (due(), "parked")])
+    assert not caplog.records

@@ -53,3 +53,20 @@ def test_a_draining_worker_turns_away_what_waits_and_what_still_comes() -> None:
     assert queue.unfinished_tasks == 0
     with pytest.raises(Empty):
         queue.get(timeout=PATIENCE)  # Whoever waits for work looks soon whether it is to end.
+
+
+def test_what_waits_of_one_queue_is_taken_out_in_the_order_it_came() -> None:
+    queue = RecoveryFirst(Idle())
+    for one in (
+        item("first", "paused"),
+        item("urgent", "paused", priority=-1),
+        item("another", "default"),
+        item("orphan", "paused.DQ"),
+    ):
+        queue.put(one)
+
+    assert [message.actor_name for message in queue.take_out("paused")] == ["first", "urgent"]
+    assert [message.actor_name for message in queue.take_out("paused.DQ")] == ["orphan"]
+    assert queue.take_out("paused") == []
+    assert queue.unfinished_tasks == 1
+    assert queue.get().message.actor_name == "another"

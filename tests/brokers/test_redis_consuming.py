@@ -76,3 +76,22 @@ def test_a_worker_that_is_too_old_for_the_stores_copies_takes_one_at_a_time(redi
         consumer.close()
         broker.close()
         broker.store.close()
+
+
+def test_many_messages_go_back_to_the_head_of_their_queue_in_order(redis_url: str) -> None:
+    broker = RelierRedisBroker(settings=Settings(redis_url=redis_url))
+    dramatiq.actor(broker=broker, actor_name="act")(print)
+    broker.enqueue_many([Message("default", "act", (i,), {}, {}) for i in range(260)])
+    consumer = broker.consume("default", prefetch=250)
+    taken = [next(consumer) for _ in range(230)]  # The rest of what was fetched has not left the consumer.
+    assert [message.args[0] for message in taken if message] == list(range(230))
+
+    broker.closed, broker.unstarted = frozenset({"default"}), lambda lane: taken if lane == "default" else []
+    assert next(consumer) is None
+    assert broker.depth("default") == 260
+
+    broker.closed = frozenset()
+    order = [message.args[0] for message in (next(consumer) for _ in range(250)) if message]
+    assert order == list(range(250))
+    broker.close()
+    broker.store.close()
