@@ -15,6 +15,7 @@ from relier.brokers.place import Place
 from relier.errors import RelierStartupError
 from relier.integrity_checks import check_integrity
 from relier.leases import WATCH
+from relier.letter_sweep import alarm
 from relier.preflight import Check, Finding
 from relier.queues import RECOVERY_QUEUE
 from relier.settings import Settings
@@ -84,7 +85,7 @@ def promises_check(store: Store, broker: Broker) -> Check:
 
 
 def fleet_checks(store: Store, broker: Broker, declared: Iterable[str] = ()) -> tuple[Check, ...]:
-    """Return the checks of format, workers, resurrector and queues. `declared` are the queues of known actors."""
+    """Return the checks of format, workers, resurrector, dead letters and queues. `declared`: those of known actors."""
     wanted = set(declared)
 
     def workers(_: redis.Redis, __: Settings) -> Iterator[Finding]:
@@ -93,11 +94,20 @@ def fleet_checks(store: Store, broker: Broker, declared: Iterable[str] = ()) -> 
     def resurrector(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
         return _resurrector(store, settings)
 
+    def letters(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
+        number = store.tasks.count_letters()
+        if text := alarm(number, settings):
+            yield Finding(
+                "warning", "dead letters", text, "rl dlq groups tells what fails; fix it, then rl dlq retry-all."
+            )
+        else:
+            yield Finding("ok", "dead letters", f"{_number(number, 'dead letter')}.")
+
     def queues(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
         return _queues(store, broker, settings, wanted)
 
     about_store = (format_check(store), broker_check(broker), promises_check(store, broker))
-    return (*about_store, check_integrity, workers, resurrector, queues)
+    return (*about_store, check_integrity, workers, resurrector, letters, queues)
 
 
 def _workers(fleet: dict[str, dict[str, Any]]) -> Iterator[Finding]:

@@ -143,6 +143,11 @@ class Settings(BaseSettings):
     )
     newer_version_grace: float = _seconds(600, 0, 7 * _DAY, "How long a task newer than every worker's code is held.")
 
+    dlq_alarm: int = _whole(10_000, 0, 10**12, "Dead letters from which on there are too many; 0: never.")
+    dlq_retention: float = _seconds(
+        0, 0, 3660 * _DAY, "How long dead letters are kept before they are discarded; 0: for ever."
+    )
+
     idempotency_default_ttl: float = _seconds(3600, 1, 366 * _DAY, "How long an idempotency key is remembered.")
     idempotency_inflight_ttl: float = _seconds(120, 1, _DAY, "How long a claim on a key outlives its dead owner.")
     result_ttl: float = _seconds(3600, 1, 366 * _DAY, "How long results, and the ids of ended tasks, are kept.")

@@ -20,6 +20,7 @@ from relier.endurance import endless
 from relier.fleet_checks import misplacement
 from relier.knowledge import FleetView, Told
 from relier.leases import Leases
+from relier.letter_sweep import LetterSweep
 from relier.parking import lift_what_is_over
 from relier.process import WorkerProcess
 from relier.publisher import Publisher
@@ -75,6 +76,7 @@ class Sweeper:
         self._strays_read = time.monotonic()
         self._strays: set[str] = set()
         self._checkpoints = CheckpointSweep(process.checkpoint_files, process.store)
+        self._letters = LetterSweep(process.store, settings)
 
     def tick(self) -> bool:
         """Sweep once; returns whether there is more to publish at once.
@@ -90,6 +92,7 @@ class Sweeper:
         try:
             if self.leases.watches:
                 self._watch()
+            self._letters.tend(self.leases.shards, count=self.leases.watches)
             return bool(self.leases.shards) and self._publish_due()
         except _AWAY:
             if generation == self.process.generation and not self.process.shares_redis:

@@ -9,6 +9,8 @@ import typer
 from relier.dead_letters import claims, dead_record
 from relier.dlq import DeadLetters, Group, Letter, Wanted
 from relier.errors import RelierError
+from relier.letter_sweep import alarm
+from relier.settings import get_settings
 from relier.store import Store
 from relier_cli import dlq_files, dlq_release, letter_filters
 from relier_cli.lookup import described, find
@@ -94,6 +96,8 @@ def show(letters: list[dict[str, Any]], matching: int, total: int) -> None:
     print_table(headers, ([row[name] for name in names] for row in rows))
     of_those = "" if matching == total else f"; {matching} match"
     typer.echo(f"{len(letters)} of {total} dead letters{of_those}")
+    if text := alarm(total, get_settings()):
+        typer.echo(text)
 
 
 def _short(text: str | None) -> str | None:

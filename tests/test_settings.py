@@ -64,6 +64,8 @@ CONTRACT = {
 #: Settings of ours that the contract does not name, with their defaults.
 OURS = {
     "ADMISSION_MAX_DEPTH": 0,
+    "DLQ_ALARM": 10_000,
+    "DLQ_RETENTION": 0,
     "NEWER_VERSION_GRACE": 600,
     "PARK_AFTER": 0,
     "RABBITMQ_QUEUE_TYPE": "classic",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from relier.store.calls import BATCH, Calls, decode, micros
+from relier.store.keys import SHARDS
 from relier.store.scripts import script
 from relier.store.verdicts import Burial, Due, Lot, Parking, Suspicion
 
@@ -57,6 +58,19 @@ class SweeperCalls(Calls):
         )
         replies = self._by_shard("park", parked, micros(longest))
         return {decode(task_id) for reply in replies for task_id in reply}
+
+    def expire_letters(self, shards: Sequence[int], retention: float) -> dict[int, int]:
+        """Discard at most `BATCH` dead letters of each shard that are older than so many seconds; returns how many."""
+        calls = [
+            (script("expire_letters"), self._keys.shard(s, ""), (self.now(), micros(retention), self._keep, BATCH))
+            for s in shards
+        ]
+        replies = self._runner.run_many(calls) if calls else []
+        return dict(zip(shards, map(int, replies), strict=True))
+
+    def count_letters(self) -> int:
+        """Return how many dead letters there are in all shards."""
+        return sum(map(int, self._runner.commands(("ZCARD", self._keys.shard(s, "")[5]) for s in range(SHARDS))))
 
     def lots(self, shards: Sequence[int]) -> list[Lot]:
         """Return the lots in which tasks of these shards are parked."""

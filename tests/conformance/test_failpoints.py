@@ -36,6 +36,8 @@ LOOK_POINTS = ("leased", "observed")
 BURY_POINTS = ("before-declare", "declared", "buried-some", "before-give-back", "buried")
 SWEEP_POINTS = (*LOOK_POINTS, *BURY_POINTS, *PUBLISH_POINTS)
 HAND_OVER_POINTS = ("handed-over",)
+#: Steps of a retention; see `test_dlq_limits`.
+EXPIRY_POINTS = ("before-expire", "expired")
 #: Steps of a checkpoint that is a file; see `test_checkpoints`.
 CHECKPOINT_POINTS = ("checkpoint-written", "checkpoint-recorded")
 #: Steps of what is done with dead letters; see `test_releases`.
@@ -58,6 +60,7 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
         *SWEEP_POINTS,
         *HAND_OVER_POINTS,
         *CHECKPOINT_POINTS,
+        *EXPIRY_POINTS,
         *HOLD_POINTS,
         *LETTER_POINTS,
     }
