@@ -6,6 +6,8 @@ _TIMED_OUT = (
     "It ran too long: profile the actor, or raise its limit (hard_timeout, Dramatiq's time_limit); then release it."
 )
 
+_NO_MODULE = "Its workers lack a module or a name in one: deploy what is missing to all of them, and release it."
+
 #: The likely fix for each reason.
 _BY_REASON = {
     "PayloadIntegrityError": (
@@ -19,6 +21,19 @@ _BY_REASON = {
     "max_resurrections_exceeded": (
         "Its workers died again and again while it ran: look at the arguments (memory, native code), fix the cause,"
         " and release it."
+    ),
+    "ModuleNotFoundError": _NO_MODULE,
+    "ImportError": _NO_MODULE,
+    "PayloadTooLargeError": (
+        "It enqueued a message that is too large: let it send where the data is, or raise RELIER_MAX_PAYLOAD_BYTES;"
+        " then release it."
+    ),
+    "CheckpointTooLargeError": (
+        "Its checkpoint is too large: keep less of it, or set RELIER_CHECKPOINT_BACKEND=filesystem; then release it."
+    ),
+    "UnsignableError": (
+        "It follows from another task and got what cannot be signed: correct what that one returns, and enqueue this"
+        " one again from its source."
     ),
     "ActorNotFound": "No worker knows its actor: deploy one that does, and release it.",
     "ResultMissing": (

@@ -20,6 +20,18 @@ def test_dead_letters_are_listed_newest_first(rl: CommandLine, tasks: Tasks) -> 
     assert "2 of 3 dead letters" in rl("dlq", "list", "--limit", "2").stdout
 
 
+def test_it_is_said_when_there_are_many(rl: CommandLine, tasks: Tasks) -> None:
+    for _ in range(2):
+        tasks.dead()
+    said = "There are 2 dead letters; the alarm is set at 2 (RELIER_DLQ_ALARM)."
+
+    assert rl("dlq", "list", dlq_alarm="2").stdout.endswith(f"2 of 2 dead letters\n{said}\n")
+    (finding,) = [found for found in rl.json("doctor", dlq_alarm="2")["findings"] if found["name"] == "dead letters"]
+    assert (finding["level"], finding["message"]) == ("warning", said)
+    assert "RELIER_DLQ_ALARM" not in rl("dlq", "list", dlq_alarm="3").stdout
+    assert "RELIER_DLQ_ALARM" not in rl("dlq", "list", dlq_alarm="0").stdout
+
+
 def test_a_dead_letter_tells_why_and_the_likely_fix(rl: CommandLine, tasks: Tasks) -> None:
     try:
         raise ValueError("no such thing")
@@ -49,6 +61,11 @@ def test_a_dead_letter_tells_why_and_the_likely_fix(rl: CommandLine, tasks: Task
         ("TimeLimitExceeded", "profile the actor, or raise its limit"),
         ("max_resurrections_exceeded", "look at the arguments"),
         ("ActorNotFound", "deploy one that does"),
+        ("ModuleNotFoundError", "deploy what is missing"),
+        ("PayloadTooLargeError", "send where the data is"),
+        ("CheckpointTooLargeError", "RELIER_CHECKPOINT_BACKEND=filesystem"),
+        ("UnsignableError", "correct what that one returns"),
+        ("ResultMissing", "RELIER_MAX_RESULT_BYTES"),
     ],
 )
 def test_each_reason_has_its_likely_fix(rl: CommandLine, tasks: Tasks, reason: str, fix: str) -> None:
