@@ -111,7 +111,8 @@ class DeadLetters:
         """Let dead letters run again, with fresh attempts and the crashes they had.
 
         Returns of each what happened: `released`; `unknown`, there is no such task; `gone`, it is no dead letter;
-        `pending`, the hooks of its failure are not done yet; `newer`, a newer version wrote it. May be repeated.
+        `pending`, the hooks of its failure are not done yet; `superseded`, another task has had its job key since;
+        `newer`, a newer version wrote it. May be repeated.
         """
         shards = {task_id: self.store.known(task_id).shard for task_id in dict.fromkeys(task_ids)}
         places = [Place(0, shard, task_id) for task_id, shard in shards.items()]

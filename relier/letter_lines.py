@@ -109,6 +109,8 @@ def _check_payload(entry: Entry, integrity: Integrity) -> None:
         raise BadLineError(f"its payload cannot be decoded: {error}") from None
     if (stamp.task_id, stamp.shard, message.actor_name) != (entry.task_id, entry.shard, entry.actor):
         raise BadLineError("its payload is that of another task")
+    if stamp.job != entry.job:
+        raise BadLineError("its 'job' is not that of its payload")
 
 
 class _Fields:

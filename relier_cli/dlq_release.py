@@ -25,6 +25,7 @@ from relier_cli.output import AsJson, print_json, print_text
 _WHY = {
     "pending": "its callbacks are not done yet, try again",
     "newer": "a newer Relier wrote it",
+    "superseded": "superseded: another task has had its job key since",
     "unknown": "unknown",
     "gone": "no dead letter any more",
 }

@@ -171,7 +171,8 @@ class Letters(Calls):
         return [found[place.task_id] for place in places if place.task_id in found]
 
     def release(self, places: Sequence[Place], who: str, how: str = "", body: bytes | None = None) -> dict[Place, str]:
-        """Let dead letters run again; returns what happened to each: released, gone, pending, newer or unknown.
+        """Let dead letters run again; returns what happened to each: released, gone, pending, superseded, newer or
+        unknown.
 
         `how`: what was changed, for the history. `body`: the message that takes the place of a single letter's own.
         """

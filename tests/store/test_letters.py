@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from relier.store import Failure, Verdict, letters
+from relier.store.letter_entries import arguments_of, read_entries
 from relier.store.letters import Letters, Place, Wanted
 from tests.store.desk import NOW, SHARD, Desk
 
@@ -202,3 +204,57 @@ def test_a_purged_letter_has_ended_for_good(desk: Desk) -> None:
     assert (desk.count("discarded"), desk.count("discarded:purged"), desk.count("dlq_left")) == (1, 1, 1)
     assert desk.claim("w2").verdict is Verdict.SETTLED
     assert of(desk).count() == 0
+
+
+# -- importing --------------------------------------------------------------------------------------------------------
+
+JOB = "job-digest"
+
+
+def letter_with_a_job_key(desk: Desk) -> list[tuple[int, tuple[Any, ...]]]:
+    """Returns the exported letter, as `take_in` has it."""
+    sending = desk.sending("t", job=JOB)
+    desk.tasks.schedule(sending, 0)
+    claim = desk.tasks.claim("w5", sending, b"n", desk.published(), slot_free=True)
+    desk.tasks.fail("w5", sending, claim.fence, Failure(False, 0.0, True, False, "ValueError", b"", "no"))
+    return [(SHARD, arguments_of(entry)) for entry in read_entries(of(desk), of(desk).places(Wanted()))]
+
+
+def test_a_purged_letter_that_comes_back_has_its_job_key(desk: Desk) -> None:
+    exported = letter_with_a_job_key(desk)
+    of(desk).purge([place(desk)], "me")
+    assert of(desk).take_in("me", exported) == ["imported"]
+    (entry,) = desk.client.keys("*:job:*")
+    assert desk.client.ttl(entry) == -1
+    assert of(desk).release([place(desk)], "me").popitem()[1] == "released"
+
+
+def test_in_another_store_too(desk: Desk) -> None:
+    exported = letter_with_a_job_key(desk)
+    desk.client.flushall()
+    assert of(desk).take_in("me", exported) == ["imported"]
+    assert of(desk).release([place(desk)], "me").popitem()[1] == "released"
+
+
+def test_a_letter_that_comes_back_behind_a_newer_task_of_its_job_key_is_never_released(desk: Desk) -> None:
+    exported = letter_with_a_job_key(desk)
+    of(desk).purge([place(desk)], "me")
+    desk.tasks.schedule(desk.sending("newer", job=JOB), 0)
+
+    assert of(desk).take_in("me", exported) == ["imported"]
+    assert of(desk).release([place(desk)], "me").popitem()[1] == "superseded"
+    assert (desk.state("t"), desk.state("newer")) == ("d", "s")
+
+
+def test_nobody_is_told_again_of_a_letter_that_comes_back(desk: Desk) -> None:
+    whom = "default\nact\n1\n5"
+    dead(desk, "t", on_dead=whom)
+    told = desk.count("notices")
+    exported = [(SHARD, arguments_of(entry)) for entry in read_entries(of(desk), of(desk).places(Wanted()))]
+    of(desk).purge([place(desk)], "me")
+    assert of(desk).take_in("me", exported) == ["imported"]
+    assert (told, desk.count("notices")) == (1, 1)
+    of(desk).release([place(desk)], "me")
+    desk.wait(1)
+    desk.fail(desk.claim("w4", seen=desk.published(), on_dead=whom).fence, "w4")
+    assert desk.count("notices") == 2

@@ -7,11 +7,17 @@
 -- Reply imported · exists (it is a dead letter here) · known (a task of this id waits, runs, or has ended here)
 --
 -- Accepts an id that nothing is known of, and one that was purged: then somebody wants it back, and no copy of it can run, for its fence
--- is above every one that was presented. A crash before it: nothing happened. After it: it is a dead letter. Repeated, it answers `exists`.
+-- is above every one that was presented. It has its job key, unless another task is known to have had that since. A crash before it: nothing happened. After it: it is a dead letter. Repeated, it answers `exists`.
 -- include clock
 -- include record
 -- include letters
 -- include result
+local function take_job(id, digest, fence)
+  local entry = job_entry(digest)
+  if digest == '' or (entry and (entry[J_VERSION] > JOB_FORMAT or entry[J_NEWEST] ~= id)) then return end
+  redis.call('SET', job_name(digest), cmsgpack.pack({ JOB_FORMAT, id, entry and entry[J_RANK] or fence, true }))
+end
+
 local now, who, id, died = now_us(), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local rec, newer = load(id)
 if newer then return 'known' end
@@ -30,6 +36,7 @@ redis.call('ZREM', END, id)
 count('accepted')
 to_dlq(id, rec, math.min(died, now), ARGV[7], #runs > 0 and runs[#runs][5] or nil)
 rec[ON_DEAD] = ARGV[20] -- not before: nobody is told again of a death that was told
+take_job(id, rec[JOB], fence)
 remember_run(rec, who, now, 'imported')
 event(now, 'imported', id, 'by', who)
 save(id, rec)
