@@ -275,6 +275,10 @@ class Admission:
             " ".join(str(error).split()),
         )
 
+    def forget(self) -> None:
+        """Hold no permits any more: they were of another time."""
+        self._begin()
+
     def close(self) -> None:
         """Close the connection; a later push opens another."""
         if self._backlog is not None:

@@ -127,6 +127,35 @@ def test_the_documented_unit_tests_pass_without_a_redis(tmp_path: Path) -> None:
     assert "2 passed" in result.stdout
 
 
+def test_the_documented_tests_with_a_clock_pass_without_a_redis(tmp_path: Path) -> None:
+    marked = {block.mark: block.code for block in blocks(ROOT / "docs" / "testing.md", "python")}
+    for mark, name in (("conftest", "conftest"), ("application", "application"), ("tests", "test_documented")):
+        (tmp_path / f"{name}.py").write_text(marked[f"testing {mark}"], encoding="utf-8")
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:valkey",
+            "-p",
+            "no:cacheprovider",
+            str(tmp_path),
+        ],
+        cwd=tmp_path,
+        env=environment(tmp_path / "state"),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert "6 passed" in result.stdout
+
+
 # -- commands -------------------------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,7 @@ class Events(StoreMachine):
         self.store.runner.close()
 
 
+@pytest.mark.parametrize("server", ["embedded", pytest.param("redis", marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.timeout(0 if DEEP else 600)
 def test_every_history_keeps_the_promises(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relier.store.sweeping.BATCH", 1)  # Burials and listings come in pieces.
