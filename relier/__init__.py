@@ -62,6 +62,7 @@ __all__ = [
     "StaleFenceError",
     "StoreError",
     "StoreUnavailableError",
+    "TaskCancelled",
     "TaskContext",
     "TaskFailedError",
     "TaskReceipt",
@@ -77,6 +78,7 @@ __all__ = [
 _HOMES = {
     "RelierActor": "actor",
     "rl_actor": "actor",
+    "TaskCancelled": "interrupts",
     "TaskContext": "context",
     "task_context": "context",
     "IdempotencyLock": "locks",

@@ -19,7 +19,7 @@ from relier.followups import send_failure_callback
 from relier.hooks import encode_failure, has_failure_hooks, text_of
 from relier.parking import park_after, park_if_many
 from relier.results import Returned, kept_for
-from relier.runner import LoopBlocked, RunCancelled
+from relier.runner import LoopBlocked
 from relier.runs import Phase, Run
 from relier.store import Failure
 from relier.timeouts import tell_limit
@@ -99,7 +99,7 @@ class Closing(Claiming):
 
     def _failed(self, run: Run, error: BaseException) -> None:
         """Record the failure; raises `SkippedByStore` when the run was lost."""
-        if isinstance(error, RunCancelled) or run.phase is Phase.LOST:
+        if run.stops or run.phase is Phase.LOST:  # Whatever it raised then.
             self._cancelled(run)
         if isinstance(error, Shutdown | LoopBlocked):
             self.process.hand_over(run, "shutdown" if isinstance(error, Shutdown) else str(error))
@@ -112,6 +112,9 @@ class Closing(Claiming):
         verdict = self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
         run.final_failure = verdict == "dead"  # Also when a retry was asked for: the store counts identical failures.
         failpoints.hit("failed")
+        if verdict == "discarded":
+            run.settles = True
+            self._skip("cancelled")
         self.process.hand_custody(run)
         run.hooks_pending = run.final_failure and failure.hooks
         run.settles = run.final_failure
@@ -120,7 +123,9 @@ class Closing(Claiming):
 
     def _cancelled(self, run: Run) -> NoReturn:
         """Discard what was cancelled on request; a run that was lost before needs nothing more."""
+        failpoints.hit("before-cancelled")
         self._discard(run, "cancelled")
+        failpoints.hit("cancelled")
         self._skip("cancelled")
 
     def _discard(self, run: Run, reason: str) -> None:

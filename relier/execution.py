@@ -9,7 +9,7 @@ from typing import Any
 
 from dramatiq.middleware import Interrupt, SkipMessage
 
-from relier import failpoints
+from relier import failpoints, interrupts
 from relier.claiming import Delivery
 from relier.closing import Closing
 from relier.endurance import free_memory
@@ -83,6 +83,7 @@ class Execution(Closing):
             except BaseException as error:
                 if self._result is _NOT_RETURNED:
                     self._error = error
+        interrupts.shut(run)
         if self._error is None:
             self._complete(run)
         if isinstance(self._error, SkipMessage):
@@ -141,6 +142,9 @@ class Execution(Closing):
         current.set(run)
         try:
             if original is None:
+                interrupts.admit(run)
+                if run.stops:  # Asked a moment before.
+                    raise RunCancelled("the run was cancelled before its code began")
                 self._result = self.fn(*args, **kwargs)
                 return
             self._fetch_checkpoint(run)

@@ -375,6 +375,8 @@ class WorkerProcess:
         for task_id in found.missing:
             for run in self.runs.find(task_id):
                 self._adopt(run)
+        for task_id in found.asked:  # The request may have been lost.
+            self._cancel({"task": task_id})
 
     def _adopt(self, run: Run) -> None:
         with run.lock:
@@ -399,8 +401,9 @@ class WorkerProcess:
         self._in_a_hurry = True
 
     def _cancel(self, message: dict[str, Any]) -> None:
+        failpoints.hit("cancel-heard")
         for run in self.runs.find(str(message.get("task"))):
-            run.stop()
+            run.end()
 
     def hand_over(self, run: Run, why: str) -> bool:
         """Give a run to another worker: fence first, then cancel. False when it was no longer ours.

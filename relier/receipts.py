@@ -109,9 +109,7 @@ class TaskReceipt:
         from relier.cancelling import cancel_task
 
         def ask(store: Store) -> Cancellation:
-            shard = store.known(self.id).shard if self.shard is None else self.shard
-            before = self._unclaimed_before()
-            return cancel_task(store, self.id, _who(), shard, unclaimed_before=before, broker=self._broker)
+            return cancel_task(store, self.id, _who(), self.shard, unclaimed_before=self._unclaimed_before())
 
         return self._ask(ask)
 

@@ -11,6 +11,7 @@ from enum import Enum
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from relier import interrupts
 from relier.envelope import Stamp
 from relier.schema import Arguments
 from relier.store import SHARDS, Sending, Settled
@@ -58,6 +59,9 @@ class Run:
     cancel: Callable[[], None] | None = None
     #: Whether the user code is to stop; noted as well because it may not have begun.
     stops: bool = False
+    #: The thread that is in a sync actor's code; see `relier.interrupts`.
+    thread: int = 0
+    is_interrupted: bool = False
     #: What an earlier run left of its work, and where this one leaves its own; from the grant on.
     checkpoint: Checkpoint | None = None
     #: Held while the run is closed or adopted, so that one does not overtake the other.
@@ -68,6 +72,11 @@ class Run:
         self.stops = True
         if (cancel := self.cancel) is not None:
             cancel()
+
+    def end(self) -> None:
+        """Ask the user code to stop, and interrupt it where it cannot be asked: its task was cancelled."""
+        self.stop()
+        interrupts.interrupt(self)
 
     @property
     def task_id(self) -> str:

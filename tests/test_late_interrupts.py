@@ -15,8 +15,9 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import TimeLimitExceeded
 
 import relier
-from relier import TaskFailedError, closing, execution, rl_actor
+from relier import TaskCancelled, TaskFailedError, closing, execution, rl_actor
 from relier.installation import installation_of
+from relier.lifecycle import current_run
 from relier.settings import Settings
 from tests.waiting import wait_until
 
@@ -51,9 +52,12 @@ class LateInterrupt:
             self._passed += 1
             if self._passed == self.line:
                 self.hit = f"{frame.f_code.co_name}:{frame.f_lineno}"
-                sys.settrace(None)
-                raise TimeLimitExceeded("late")
+                self._strike()
         return self._trace
+
+    def _strike(self) -> None:
+        sys.settrace(None)
+        raise TimeLimitExceeded("late")
 
 
 def _may_be_interrupted(frame: FrameType) -> bool:
@@ -103,6 +107,52 @@ def test_a_time_limit_that_comes_after_the_user_code_changes_nothing(broker: Stu
     assert counters[expected] == tasks
     assert counters.get("handed_over", 0) == 0
     assert counters.get("failed", 0) == (tasks if fails else 0)
+
+
+class LateCancel(LateInterrupt):
+    """Cancels the run at one of those lines, as its control channel does; the interrupt comes at once."""
+
+    def _strike(self) -> None:
+        sys.settrace(None)
+        self.run.stop()
+        if self.run.thread:
+            self.run.is_interrupted = True
+            raise TaskCancelled
+
+    def begin(self) -> None:
+        run = current_run()
+        assert run is not None
+        self.run = run
+        super().begin()
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_cancel_that_comes_after_the_user_code_interrupts_nobody_else(broker: StubBroker) -> None:
+    late, store = LateCancel(), installation_of(broker).store
+    beside: list[int] = []
+
+    def act() -> None:
+        late.begin()
+
+    def follow() -> None:
+        beside.append(sum(1 for _ in range(1000)))
+
+    actor, innocent, tasks = rl_actor(act, broker=broker), rl_actor(follow, broker=broker), 0
+    while tasks == 0 or late.hit:
+        tasks += 1
+        late.arm(tasks)
+        receipt = actor.push()
+        after = innocent.push()
+        ends = ("completed", "discarded")
+        wait_until(lambda: receipt.status() in ends, 30, f"an end after a cancel at {late.hit}")  # noqa: B023
+        wait_until(lambda: after.status() == "completed", 30, f"the next task after a cancel at {late.hit}")  # noqa: B023
+        assert late.runs == 1, late.hit
+        broker.join("default", timeout=30_000, fail_fast=False)
+    assert tasks > 15
+    assert beside == [1000] * tasks
+    counters = store.counters()
+    assert counters["completed"] + counters.get("discarded:cancelled", 0) == 2 * tasks
+    assert counters.get("failed", 0) == counters.get("handed_over", 0) == 0
 
 
 @pytest.mark.parametrize(("options", "limit"), [({"time_limit": 2500}, "2.5 s"), ({}, "600 s")])

@@ -276,17 +276,30 @@ def test_what_may_have_run_before_is_only_marked(desk: Desk) -> None:
     assert TaskReceipt.from_id("nobody", broker=desk.broker).cancel() == "marked"
 
 
-def test_a_mark_by_id_does_not_hide_an_idempotent_task(desk: Desk) -> None:
+def keyed(desk: Desk) -> TaskReceipt:
+    """Push an idempotent task that is not where its id says."""
     actor: Any = rl_actor(lambda number: None, broker=desk.broker, actor_name="keyed", idempotent=True)
-    receipt = next(r for r in map(actor.push, range(100)) if r.shard != shard_of(r.id))
+    receipts: list[TaskReceipt] = [actor.push(number) for number in range(20)]
+    return next(r for r in receipts if r.shard != shard_of(r.id))
+
+
+def test_an_idempotent_task_that_waits_in_the_broker_is_cancelled_by_its_id_alone(desk: Desk) -> None:
+    receipt = keyed(desk)
     by_id = desk.from_id(receipt)
-    assert by_id.cancel() == "marked"
-    assert by_id.status() == "discarded"
+    assert by_id.cancel() == by_id.cancel() == "marked"
+    assert by_id.status() == receipt.status() == "discarded"
 
+    sending = desk.sending(receipt, "keyed")
+    assert desk.tasks.claim(desk.worker, sending, b"n", 0, slot_free=True).verdict == "settled"
+    counters = desk.broker.store.counters()
+    assert [counters[name] for name in ("accepted", "discarded", "discarded:cancelled")] == [1, 1, 1]
+
+
+def test_an_idempotent_task_that_runs_is_found_by_its_id(desk: Desk) -> None:
+    receipt = keyed(desk)
     desk.begin(receipt, "keyed")
-
-    assert by_id.status() == "running"
-    assert by_id.cancel() == "running"
+    assert desk.from_id(receipt).cancel() == "running"
+    assert desk.from_id(receipt).status() == "running"
 
 
 def test_a_task_that_has_ended_is_not_cancelled(desk: Desk) -> None:
@@ -299,12 +312,13 @@ def test_a_task_that_has_ended_is_not_cancelled(desk: Desk) -> None:
     assert (skipped.status(), dead.status()) == ("discarded", "dead")  # A dead letter is not for clients to remove.
 
 
-def test_a_running_task_says_whether_it_can_be_interrupted(desk: Desk) -> None:
-    sync, waiting = desk.keeping.push(), desk.waiting.push()
-    desk.begin(sync)
-    desk.begin(waiting, "waiting")
-    assert sync.cancel() == "running"
-    assert waiting.cancel() == "running"  # Its worker does not listen.
+def test_a_running_task_whose_worker_does_not_listen_runs_for_the_last_time(desk: Desk) -> None:
+    receipt = desk.keeping.push()
+    fence = desk.begin(receipt)
+    assert receipt.cancel() == receipt.cancel() == "running"
+    desk.tasks.hand_over(desk.worker, desk.sending(receipt), fence, "shutdown")
+    desk.tasks.due(range(64), 10)
+    assert receipt.status() == "discarded"
 
 
 # -- Dramatiq's Results -----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 from relier.errors import StoreError
 from relier.store.calls import Calls, decode, flag, micros
 from relier.store.connection import Argument, ScriptCall
-from relier.store.keys import shard_of
+from relier.store.keys import SHARDS, shard_of
 from relier.store.scripts import script
 from relier.store.verdicts import Custody, JobTerms, Sending
 
@@ -107,6 +107,17 @@ class CustodyCalls(Calls):
         args = (task_id, action, micros(MARK_KEPT), who, unclaimed_before, flag(dead_letters))
         reply = [decode(part) for part in self._run("hold", where, "", *args)]
         return (reply[0], reply[1], int(reply[2])) if len(reply) > 1 else (reply[0], "", 0)
+
+    def mark_elsewhere(self, task_id: str) -> int | None:
+        """Mark a task of which nothing is known as cancelled in every shard that its id does not name.
+
+        Returns a shard that does know it, else None. May be repeated. A shard keeps the newest 1,000 marks.
+        """
+        shards = [shard for shard in range(SHARDS) if shard != shard_of(task_id)]
+        args = (self.now(), task_id, micros(MARK_KEPT))
+        replies = self._runner.run_many([(script("mark"), self._keys.shard(shard, ""), args) for shard in shards])
+        found = (shard for shard, reply in zip(shards, replies, strict=True) if decode(reply) == "known")
+        return next(found, None)
 
     def group_create(self, group_id: str, size: int, ttl_ms: int) -> None:
         """Open a group of `size` members."""

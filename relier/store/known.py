@@ -49,7 +49,8 @@ def known(runner: ScriptRunner, keys: Keys, task_id: str, shard: int | None, *, 
     if first.state and not first.is_mark:
         return first
     others = (other for other in range(SHARDS) if other != first.shard)
-    return next((found for found in _look(runner, keys, task_id, others, result) if found.state), first)
+    found = _look(runner, keys, task_id, others, result)
+    return next((known for known in found if known.state and not known.is_mark), first)
 
 
 def _look(runner: ScriptRunner, keys: Keys, task_id: str, shards: Iterable[int], result: bool) -> list[Known]:

@@ -15,6 +15,9 @@ from relier.store.store import Store
 #: About how many records one page has.
 PAGE = 200
 
+#: How the score of an id ends that is only a mark: somebody cancelled a task that may come to its shard.
+MARK = ".5"
+
 #: The reason of a task that is not published because no worker consumes its queue.
 NO_CONSUMER = "no consumer"
 #: The reason of one that is not published because no worker has its actor.
@@ -122,7 +125,8 @@ class Survey:
         while True:
             key = self._store.keys.shard(shard, "")[6]
             cursor, flat = self._runner.command("ZSCAN", key, cursor, "COUNT", PAGE)
-            yield from map(_text, flat[::2])
+            pairs = zip(flat[::2], flat[1::2], strict=True)
+            yield from (_text(task_id) for task_id, score in pairs if not _text(score).endswith(MARK))
             if cursor in (b"0", "0"):
                 return
 

@@ -118,7 +118,7 @@ class Tasks(SweeperCalls, CustodyCalls):
         return Commit(self, worker, sending, fence, self._call("commit", sending.shard, worker, worker, *args))
 
     def fail(self, worker: str, sending: Sending, fence: int, failure: Failure) -> str:
-        """Record that the run failed; returns retry, dead or refused. Asked for a retry it may answer dead."""
+        """Record that the run failed; returns retry, dead, discarded or refused. Asked for a retry it may answer dead."""
         args = (
             sending.task_id,
             fence,
@@ -230,7 +230,7 @@ class Tasks(SweeperCalls, CustodyCalls):
             for shard, local in runs.items()
         ]
         replies = self._runner.run_many(calls) if calls else []
-        return Reconciled(*(tuple(decode(i) for reply in replies for i in reply[part]) for part in range(3)))
+        return Reconciled(*(tuple(decode(i) for reply in replies for i in reply[part]) for part in range(4)))
 
 
 @dataclass(slots=True)

@@ -150,6 +150,7 @@ class Reconciled:
     released: tuple[str, ...]  #: nobody's runs, put back
     lost: tuple[str, ...]  #: runs that the worker no longer owns
     missing: tuple[str, ...]  #: runs that the store lacks
+    asked: tuple[str, ...]  #: runs that are to end: somebody cancelled their tasks
 
 
 @dataclass(frozen=True, slots=True)

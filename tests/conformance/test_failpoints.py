@@ -9,6 +9,7 @@ import pytest
 
 import relier
 from tests.conformance.conftest import Fleets
+from tests.conformance.test_cancelling import CANCEL_POINTS
 from tests.conformance.topologies import cases
 from tests.integration.harness import Harness
 from tests.integration.scenario import Scenario
@@ -63,6 +64,7 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
         *EXPIRY_POINTS,
         *HOLD_POINTS,
         *LETTER_POINTS,
+        *CANCEL_POINTS,
     }
 
 

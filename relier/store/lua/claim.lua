@@ -32,7 +32,6 @@
 -- include discarding
 -- include purging
 -- include crash
--- include discarding
 -- include job
 local now = now_us()
 local caller, id, nonce, seen = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -97,6 +96,11 @@ local function grant(verdict)
   rec[ON_DEAD] = not is_notice(id) and protections.dead or ''
   if has_notice_body(rec) then rec[BODY] = ARGV[12] end
   local answer, owner
+  if asked_to_end(rec) then
+    end_as_asked(id, rec, now, keep, caller)
+    save(id, rec)
+    return { 'settled' }
+  end
   if key then answer, owner = keys().ask(id, rec, key, now) end
   if answer == 'completed' then return repeat_of(owner) end
   if answer == 'held' then return stand_aside() end

@@ -27,6 +27,7 @@ local caller, id, fence, hooks, keep = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV
 local protections = ARGV[8] ~= '' and cjson.decode(ARGV[8]) or {}
 
 local function finish(rec)
+  if asked_to_end(rec) then rec[REASON] = '' end -- Too late.
   count('completed')
   if protections.ok then note_success(rec[ACTOR], now, protections.ok) end
   if protections.res then keep_result(id, protections.marker or 'v' .. ARGV[6], protections.res) end

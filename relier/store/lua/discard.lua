@@ -32,6 +32,7 @@ if not rec then
   rec[FENCE] = next_fence(now, fence)
   count('accepted')
 end
+reason = asked_to_end(rec) or reason
 leave_key(id, rec, now)
 rec[REASON] = reason
 if ARGV[10] == '1' then rec[STICKY] = true end

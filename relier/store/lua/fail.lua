@@ -4,7 +4,7 @@
 -- ARGV  1 now or ''   2 caller   3 task id   4 fence   5 'retry' or 'dead'   6 delay (µs) until the retry
 --       7 '1' if the failure counts as an attempt   8 '1' if hooks are to run (dead only)   9 reason   10 fingerprint
 --       11 the failure, encoded   12 short text for the run's history   13 so many identical failures in a row end the task; 0: no number does
--- Reply retry · dead · refused · lost · unknown (see astray). Whoever asked for a retry may be told `dead`, and then runs the hooks.
+-- Reply retry · dead · discarded (it was asked to end; no hooks run) · refused · lost · unknown (see astray). Whoever asked for a retry may be told `dead`, and then runs the hooks.
 --
 -- Accepts `running` under exactly this fence; repeated, it answers its first verdict (R2): a retry keeps the run's fence until the
 -- next claim. A crash before it: burial counts a crash instead of the failure. A crash after it: the record is due, or dead (with
@@ -20,6 +20,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include discarding
 local now = now_us()
 local caller, id, fence, verdict = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local rec, newer = load(id)
@@ -32,6 +33,7 @@ if not rec or rec[FENCE] ~= fence then
 end
 if rec[STATE] == 's' then return 'retry' end
 if rec[OUTCOME] == 'dead' then return 'dead' end
+if rec[OUTCOME] == 'discarded' then return 'discarded' end
 if rec[STATE] ~= 'r' then return 'refused' end
 
 remember_run(rec, caller, now, 'failed', ARGV[12])
@@ -48,7 +50,10 @@ if ARGV[7] == '1' or verdict == 'dead' then
   end
 end
 count('failed')
-if verdict == 'retry' then
+if asked_to_end(rec) then
+  end_as_asked(id, rec, now, ENDED_KEPT, caller)
+  verdict = 'discarded'
+elseif verdict == 'retry' then
   disown(id, rec)
   rec[STATE], rec[REASON], rec[PUBS], rec[NONCE] = 's', ARGV[9], 0, ''
   set_due(id, due_time(now) + tonumber(ARGV[6]))

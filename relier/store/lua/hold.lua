@@ -9,8 +9,8 @@
 --
 -- hold and release accept `waiting`; release also `dead`. cancel accepts no record, `waiting` and `dead`: a first-hand copy that
 -- comes later finds it ended. Without a record it answers `cancelled` when no task of the shard was claimed since that time, else
--- `marked`: then this one may have run, and been forgotten. Repeated, it answers the same. A running task is not touched here: its
--- owner's fence decides, and the caller sends it the request.
+-- `marked`: then this one may have run, and been forgotten. Repeated, it answers the same. A running task is its owner's:
+-- cancel notes what was asked for (see CANCEL_ASKED), its owner's fence decides, and the caller sends it the request.
 -- A crash before it: nothing happened. After it: the mark is in the record; a released task is due.
 -- include clock
 -- include record
@@ -27,6 +27,7 @@ local id, action, keep, who = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local FAR = 4102444800000000 -- the year 2100: held until somebody releases it
 local rec, newer = load(id)
 if newer then return { 'newer' } end
+if not rec and action == 'cancel' and is_mark(remembered(id)) then return { 'marked' } end
 if not rec and (remembered(id) or has_result(id)) then return { 'ended' } end
 if not rec then
   if action ~= 'cancel' then return { 'unknown' } end
@@ -36,7 +37,14 @@ if not rec then
 end
 local state = rec[STATE]
 local function cancelled() return rec[NONCE] == 'marked' and 'marked' or 'cancelled' end
-if state == 'r' then return { 'running', rec[OWNER], int(rec[FENCE]) } end
+if state == 'r' then
+  if action == 'cancel' and rec[REASON] ~= CANCEL_ASKED then
+    rec[REASON] = CANCEL_ASKED
+    save(id, rec)
+    event(now, CANCEL_ASKED, id, 'by', who)
+  end
+  return { 'running', rec[OWNER], int(rec[FENCE]) }
+end
 if action == 'cancel' and state == 'e' and rec[REASON] == 'cancelled' then return { cancelled() } end
 if state == 'e' or state == 'h' then return { 'ended' } end
 if action == 'cancel' and state == 'd' and ARGV[7] ~= '1' then return { 'ended' } end

@@ -8,6 +8,7 @@
 --       another task that has its idempotency key, or completed under it, how many of its last failures in a row were identical}
 -- include clock
 -- include record
+-- include end
 -- include shown
 local function key_owner(id, rec)
   local packed = rec[TASK_KEYS] ~= '' and redis.call('GET', string.sub(REC, 1, -4) .. 'idem:' .. rec[TASK_KEYS][1])
@@ -19,7 +20,8 @@ local now, out = now_us(), {}
 for i = 2, #ARGV do
   local rec = load(ARGV[i])
   if not rec then
-    out[#out + 1] = remembered(ARGV[i]) and { 'e' } or {}
+    local score = remembered(ARGV[i])
+    out[#out + 1] = score and not is_mark(score) and { 'e' } or {}
   else
     local runs = {}
     for _, run in ipairs(rec[RUNS] or {}) do

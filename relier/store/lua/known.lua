@@ -8,6 +8,7 @@
 --       floor    the highest fence of the shard (µs): no task was claimed in here later than that
 -- include clock
 -- include record
+-- include end
 -- include result
 local id, wanted = ARGV[2], ARGV[3] == '1'
 local rec, newer = load(id)
@@ -17,5 +18,7 @@ local failure = wanted and rec and rec[OUTCOME] == 'dead' and rec[RESULT] or ''
 if rec then
   return { rec[STATE], rec[OUTCOME], rec[PUBS], rec[REASON], rec[ACTOR], failure, kept, int(floor()) }
 end
-local completed = remembered(id) or has_result(id)
+local score = remembered(id)
+if is_mark(score) then return { 'e', 'discarded', 0, 'cancelled', '', '', '', int(floor()) } end
+local completed = score or has_result(id)
 return { completed and 'e' or '', completed and 'completed' or '', 0, '', '', '', kept, int(floor()) }

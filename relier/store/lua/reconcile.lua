@@ -2,7 +2,7 @@
 -- Compares what the store believes a worker to run with what it really runs.
 --
 -- ARGV  1 now or ''   2 worker   3 number of the snapshot   4… pairs of task id, fence
--- Reply {task ids released, ids of runs that are lost to the worker, ids of runs that the store lacks}
+-- Reply {task ids released, ids of runs that are lost to the worker, ids of runs that the store lacks, ids of runs that were asked to end}
 --
 -- R8: a run is put into the worker's local set before its claim is sent, and a claim carries how many snapshots the worker had begun
 -- by then. So a run that was asked for before this snapshot and is not in it is nobody's: it is put back, without a crash. Later ones
@@ -12,8 +12,8 @@
 -- include record
 local now = now_us()
 local worker, snapshot = ARGV[2], tonumber(ARGV[3])
-if buried(worker) then return { {}, {}, {} } end
-local here, released, gone, missing = {}, {}, {}, {}
+if buried(worker) then return { {}, {}, {}, {} } end
+local here, released, gone, missing, asked = {}, {}, {}, {}, {}
 for i = 4, #ARGV, 2 do
   local id, fence = ARGV[i], tonumber(ARGV[i + 1])
   here[id] = true
@@ -24,6 +24,8 @@ for i = 4, #ARGV, 2 do
     missing[#missing + 1] = id
   elseif fence > 0 and rec[FENCE] > fence then
     gone[#gone + 1] = id
+  elseif fence > 0 and rec[STATE] == 'r' and asked_to_end(rec) then
+    asked[#asked + 1] = id
   end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', OWN, '-inf', '(' .. int(snapshot), 'LIMIT', 0, 100)) do
@@ -49,4 +51,4 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', OWN, '-inf', '(' .. int(snapshot
     end
   end
 end
-return { released, gone, missing }
+return { released, gone, missing, asked }

@@ -15,7 +15,7 @@ local function crashed(id, rec, now)
   rec[CRASHES] = rec[CRASHES] + 1
   rec[SUSPECT] = is_suspect(rec)
   event(now, 'crashed', id, 'worker', owner, 'fence', int(rec[FENCE]))
-  if rec[CRASHES] > rec[MAX_CRASHES] then
+  if rec[CRASHES] > rec[MAX_CRASHES] and not asked_to_end(rec) then
     disown(id, rec)
     rec[STATE], rec[FENCE], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), true
     to_dlq(id, rec, now, 'max_resurrections_exceeded', 'Its worker died ' .. rec[CRASHES] .. ' times.')

@@ -45,3 +45,18 @@ local function forget(limit)
     redis.call('ZREM', END, id)
   end
 end
+
+-- Marks: somebody cancelled a task of which nothing is known, and which may have an idempotency key, so that it may come to this shard. An id in
+-- `end` whose score ends in .5 is one: nobody counted it, and its task finds itself settled. The newest MARKS_KEPT stay.
+local MARKS_KEPT = 1000
+local function is_mark(score) return score and string.sub(score, -2) == '.5' end
+local function mark_as_ended(id, now, keep)
+  local list = string.sub(REC, 1, -4) .. 'cxl'
+  redis.call('ZADD', END, string.format('%.0f.5', age() + keep), id)
+  redis.call('ZADD', list, int(now), id)
+  redis.call('PEXPIRE', list, int(keep / 1000))
+  if redis.call('ZCARD', list) > MARKS_KEPT then
+    local oldest = redis.call('ZPOPMIN', list)[1]
+    if is_mark(redis.call('ZSCORE', END, oldest)) then redis.call('ZREM', END, oldest) end
+  end
+end

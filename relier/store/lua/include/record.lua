@@ -91,6 +91,13 @@ local function disown(id, rec)
   rec[OWNER] = ''
 end
 
+-- What somebody asked for while the task ran: to end instead of running again, and for which reason. It is the REASON of a record that is
+-- `running`, or was put back since. A run that completes all the same has completed; any other end of it is this one, and a record that was put
+-- back is ended by whoever looks at it next: the sweep (due), or a claim. tests/model/cancelling.py shows what each step is good for.
+local CANCEL_ASKED = 'cancel asked'
+local ENDS_AS = { [CANCEL_ASKED] = 'cancelled' }
+local function asked_to_end(rec) return (rec[STATE] == 'r' or rec[STATE] == 's') and ENDS_AS[rec[REASON]] end
+
 -- Checkpoints. CHECKPOINT says where a task's is: '' nowhere · s and its bytes · k and its size: in a key of its own, so that the record stays
 -- small · f and what names its file and its bytes (see relier/checkpoint_files.py). It goes when the task has ended well.
 local function checkpoint_key(id) return string.sub(REC, 1, -4) .. 'cp:' .. id end
