@@ -118,7 +118,10 @@ class Tasks(SweeperCalls, CustodyCalls):
         return Commit(self, worker, sending, fence, self._call("commit", sending.shard, worker, worker, *args))
 
     def fail(self, worker: str, sending: Sending, fence: int, failure: Failure) -> str:
-        """Record that the run failed; returns retry, dead, discarded or refused. Asked for a retry it may answer dead."""
+        """Record that the run failed; returns retry, dead, discarded or refused.
+
+        Asked for a retry it may answer dead.
+        """
         args = (
             sending.task_id,
             fence,
