@@ -13,6 +13,7 @@ from dramatiq.errors import BrokerConnectionError
 from relier.brokers.adapters import adapter_of
 from relier.brokers.place import Place
 from relier.errors import RelierStartupError
+from relier.hold_checks import holds_check
 from relier.integrity_checks import check_integrity
 from relier.leases import WATCH
 from relier.letter_sweep import alarm
@@ -107,7 +108,7 @@ def fleet_checks(store: Store, broker: Broker, declared: Iterable[str] = ()) -> 
         return _queues(store, broker, settings, wanted)
 
     about_store = (format_check(store), broker_check(broker), promises_check(store, broker))
-    return (*about_store, check_integrity, workers, resurrector, letters, queues)
+    return (*about_store, check_integrity, workers, resurrector, letters, queues, holds_check(store))
 
 
 def _workers(fleet: dict[str, dict[str, Any]]) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from relier.holds import park_actor, pause_queue
 from relier.store import Parking, Store
 from tests.cli.conftest import CommandLine, Tasks
 from tests.conftest import PrivateServers
@@ -88,6 +89,16 @@ def test_queues_that_nobody_consumes_are_named(rl: CommandLine, store: Store, ta
         ("warning", "Nobody consumes the queue 'low_priority' (it has actors)."),
         ("warning", "Nobody consumes the queue 'reports' (1 task held in the store)."),
     ]
+
+
+def test_what_is_held_is_named(rl: CommandLine, store: Store) -> None:
+    pause_queue(store, "default", "me", "the provider is down")
+    park_actor(store, "work", "a worker")
+    found = [f for f in rl.json("doctor")["findings"] if f["name"] == "holds"]
+    assert [f["level"] for f in found] == ["warning", "warning"]
+    assert found[0]["message"].startswith("The queue 'default' is paused since 20")
+    assert found[0]["message"].endswith("Z by me (the provider is down).")
+    assert [f["fix"].rpartition("rl ")[2] for f in found] == ["queue resume default", "queue resume --actor work"]
 
 
 def test_actors_and_versions_that_no_worker_has_and_a_missing_recovery_pool_are_named(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dramatiq import Message
 
 from relier.brokers import default_broker
+from relier.holds import park_actor
 from relier.settings import Settings
 from relier.store import Parking, Store
 from tests.cli.conftest import CommandLine, Tasks
+from tests.processes import actors
 
 
 def enqueue(settings: Settings, queue: str, count: int = 1) -> None:
@@ -105,8 +107,6 @@ def test_what_is_not_held_cannot_be_resumed(rl: CommandLine) -> None:
 
 
 def test_a_parked_actor_is_resumed(rl: CommandLine, store: Store) -> None:
-    from relier.holds import park_actor
-
     park_actor(store, "work", "a worker", "too many failures", fingerprint="f1")
     done = rl.json("queue", "resume", "--actor", "work")
     assert (done["actor"], done["outcome"], done["hold"]["reason"]) == ("work", "resumed", "too many failures")
@@ -125,3 +125,50 @@ def test_without_redis_one_line_says_so(rl: CommandLine) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert "Relier cannot reach Redis" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def register(store: Store, worker: str, broker: dict[str, str] | None, *queues: str) -> None:
+    told = {"role": "worker", "queues": list(queues), **({"broker": broker} if broker else {})}
+    store.fleet.register(worker, told)
+
+
+def test_consumers_are_told_by_broker(rl: CommandLine, store: Store) -> None:
+    register(store, "near", None, "default")
+    register(store, "far", {"family": "rabbitmq", "address": "amqp://far:5672"}, "default", "remote")
+    store.fleet.register("sweeper", {"role": "resurrector", "queues": ["relier.resurrector.1"]})
+
+    queues = rl.json("queue", "list")["queues"]
+
+    consumers = {(queue["name"], "rabbitmq" in queue["broker"]): queue["consumers"] for queue in queues}
+    assert consumers == {
+        ("default", False): ["near"],
+        ("high_priority", False): [],
+        ("low_priority", False): [],
+        ("default", True): ["far"],
+        ("remote", True): ["far"],
+    }
+    assert [queue["messages"] for queue in queues if "rabbitmq" in queue["broker"]] == [None, None]
+    assert "BROKER" in rl("queue", "list").stdout.splitlines()[0]
+    assert rl("queue", "pause", "remote").returncode == 0
+
+
+def test_a_broker_that_is_away_leaves_what_the_store_knows(rl: CommandLine, tasks: Tasks) -> None:
+    tasks.scheduled(queue="reports")
+    for url in ("redis://127.0.0.1:1", "amqp://127.0.0.1:1"):
+        listing = rl.json("queue", "list", broker_url=url)
+        assert {queue["name"]: (queue["messages"], queue["scheduled"]) for queue in listing["queues"]} == {
+            "default": (None, 0),
+            "high_priority": (None, 0),
+            "low_priority": (None, 0),
+            "reports": (None, 1),
+        }
+        assert listing["warnings"][0].startswith("The broker does not answer: ")
+        assert rl("queue", "pause", "reports", broker_url=url).returncode == 0
+        assert rl("queue", "pause", "nowhere", broker_url=url).returncode == 1
+
+
+def test_the_actors_of_the_application_declare_queues(rl: CommandLine) -> None:
+    name = actors(rl.folder, "from relier import rl_actor\n@rl_actor(queue='reports')\ndef report(): pass\n")
+    assert rl.json("queue", "list", actors=name, queues="reports")["queues"][-1]["declared"]
+    broken = actors(rl.folder, "1 / 0", "broken")
+    assert "'broken' cannot be imported" in rl.json("queue", "list", actors=broken)["warnings"][0]
