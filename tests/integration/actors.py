@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +26,9 @@ from dramatiq.middleware import SkipMessage
 from relier import TaskContext, idempotency_lock, rl_actor, task_context
 
 EFFECTS_VARIABLE = "RL_TEST_EFFECTS"
+
+#: Tells a worker that it has the code in which `checksum` is fixed.
+FIXED_VARIABLE = "RL_TEST_FIXED"
 
 
 def note(what: str, detail: Any = None) -> None:
@@ -100,6 +104,15 @@ class Actors:
             hard_timeout=60,
             schema_version=2,
             store_results=True,
+        )
+        self.newest: Any = rl_actor(newest, broker=broker, job_key="{job}", min_backoff=600_000, max_backoff=600_000)
+        self.anewest: Any = rl_actor(anewest, broker=broker, job_key="{job}")
+        self.finishing: Any = rl_actor(
+            newest, actor_name="finishing", broker=broker, job_key="{job}", on_superseded="finish"
+        )
+        self.checksum: Any = rl_actor(checksum, broker=broker, job_key="report:{report}")
+        self.strict: Any = rl_actor(
+            checksum, actor_name="strict", broker=broker, job_key="report:{report}", on_dead_job="refuse"
         )
         self.returning: Any = rl_actor(returning, broker=broker, store_results=True)
         self.locked: Any = rl_actor(locked, broker=broker)
@@ -223,6 +236,23 @@ def add_once(x: int, y: int, gate: str = "/") -> int:
         raise RuntimeError("not yet")
     gated(gate)
     return x + y
+
+
+def newest(job: str, gate: str = "/", error: str = "") -> None:
+    """Like gated, once for all tasks of a job."""
+    gated(gate, error)
+
+
+async def anewest(job: str, gate: str = "/") -> None:
+    await agated(gate)
+
+
+def checksum(report: int, text: str) -> None:
+    """Fail as the code before its fix does, until the environment says that it is there."""
+    note("began", report)
+    data: Any = text.encode() if os.environ.get(FIXED_VARIABLE) else text
+    zlib.crc32(data)
+    note("ran", report)
 
 
 async def protected(x: int) -> int:

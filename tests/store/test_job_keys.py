@@ -133,6 +133,14 @@ def test_the_newest_ends_a_dead_letter(desk: Desk) -> None:
     assert desk.store.live()["dead_letters"] == 0
 
 
+def test_the_end_of_a_dead_letter_is_known_though_its_last_run_is_settled_late(desk: Desk) -> None:
+    fence = run(desk, "t1", push(desk, "t1").rank)
+    desk.fail(fence, task="t1")
+    push(desk, "t2")
+    desk.settle(fence, "t1", confirmed=True)
+    superseded(desk, "t1")
+
+
 @pytest.mark.parametrize("hooks", [False, True])
 def test_a_dead_letter_may_refuse_a_push(desk: Desk, hooks: bool) -> None:
     desk.fail(run(desk, "t1", push(desk, "t1").rank), task="t1", hooks=hooks)

@@ -15,10 +15,8 @@ local function jobs()
   if jobs_made then return jobs_made end
 
   local function supersede(id, rec, now, keep, cancels, by)
-    if rec[STATE] == 'r' then
-      if cancels then rec[FENCE] = next_fence(now, rec[FENCE]) end -- Its worker finds it lost, should nobody tell.
-      rec[STICKY] = true
-    end
+    if rec[STATE] == 'r' and cancels then rec[FENCE] = next_fence(now, rec[FENCE]) end -- Its worker finds it lost, should nobody tell.
+    rec[STICKY] = true -- Whoever asks is told why it ended, also when its last run is settled afterwards.
     discard_task(id, rec, now, keep, 'superseded', by)
     save(id, rec)
   end
