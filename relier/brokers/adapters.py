@@ -10,7 +10,7 @@ import redis
 from dramatiq import Broker, Message
 from dramatiq.broker import Consumer
 
-from relier.brokers.generic import Adapter, Weakness
+from relier.brokers.generic import Adapter, Judge, Weakness
 from relier.brokers.own import OwnBroker
 from relier.brokers.place import Place
 from relier.brokers.stock import RabbitmqAdapter, RedisAdapter
@@ -117,6 +117,9 @@ class OwnAdapter(Adapter):
     def waiting(self) -> Iterable[bytes] | None:
         found: Iterable[bytes] | None = self.broker.waiting()
         return found
+
+    def drain(self, queue: str, judge: Judge) -> int | None:
+        return int(self.broker.drain(queue, judge))
 
     def shares_redis(self, client: redis.Redis) -> bool:
         return bool(self.broker.shares_redis)

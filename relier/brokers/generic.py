@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
 from dramatiq import Broker, Message
@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 #: How many publications an adapter remembers, so that a second one takes another way.
 PUBLICATIONS_KEPT = 20_000
+
+
+#: Tells of message bodies which are to be removed: their tasks have ended, durably.
+Judge: TypeAlias = Callable[[Sequence[bytes]], list[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +238,14 @@ class Adapter:
         """Return every message that the broker has, waiting or unacknowledged, without taking it.
 
         None: this broker cannot be read without consuming.
+        """
+        return None
+
+    def drain(self, queue: str, judge: Judge) -> int | None:
+        """Remove what `judge` says of what waits in a queue, its delay lane and its dead-letter queue; the rest stays.
+
+        Returns how many messages were removed; None: this broker cannot be drained but by consuming it. Raises
+        `BrokerConnectionError` when the broker is away.
         """
         return None
 

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dramatiq import Broker, Message
 from dramatiq.common import q_name
@@ -30,6 +30,9 @@ from relier.queues import is_internal
 from relier.sending import prepared, prepared_together, sending_of
 from relier.settings import Settings
 from relier.store import Sending, Store, get_store, shard_of
+
+if TYPE_CHECKING:
+    from relier.brokers.generic import Judge
 
 
 class OwnBroker(Broker, ABC):
@@ -134,6 +137,10 @@ class OwnBroker(Broker, ABC):
     def waiting(self) -> Iterable[bytes] | None:
         """Return every message that the broker has, without taking it; None where that is impossible."""
         return None
+
+    @abstractmethod
+    def drain(self, queue: str, judge: Judge) -> int:
+        """Remove what `judge` says of what waits in a queue and its lanes; see `relier.brokers.generic.Adapter`."""
 
     @abstractmethod
     def place(self) -> Place:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pika.exceptions
@@ -21,8 +21,9 @@ from dramatiq.middleware import Middleware
 from relier.brokers.own import OwnBroker
 from relier.brokers.place import Place, cluster_of, rabbitmq_place
 from relier.brokers.rabbitmq_checks import look_at
-from relier.brokers.rabbitmq_connection import Inquiries, closed, describe, parameters_of
+from relier.brokers.rabbitmq_connection import LOST, Inquiries, closed, describe, parameters_of
 from relier.brokers.rabbitmq_consumer import RabbitmqConsumer
+from relier.brokers.rabbitmq_drain import drain_rabbitmq
 from relier.brokers.rabbitmq_publisher import NoSuchQueue, Publisher
 from relier.brokers.rabbitmq_session import Session, Sessions
 from relier.errors import RelierConfigError
@@ -31,6 +32,9 @@ from relier.preflight import Finding
 from relier.queues import is_internal, is_lane, lane_of
 from relier.settings import Settings, get_settings
 from relier.urls import safe_url
+
+if TYPE_CHECKING:
+    from relier.brokers.generic import Judge
 
 #: A quorum queue drops a message that came back this often. Crashes are counted by the store, so: practically never.
 DELIVERY_LIMIT = 1_000_000_000
@@ -285,6 +289,13 @@ class RelierRabbitmqBroker(OwnBroker):
             if error.reply_code == 404:
                 return 0
             raise
+
+    def drain(self, queue: str, judge: Judge) -> int:
+        names = [self.on_server(name) for name in (queue, dq_name(queue), xq_name(queue))]
+        try:
+            return drain_rabbitmq(parameters_of(self.url, self.settings, "purge"), names, judge)
+        except LOST as error:
+            raise closed(error) from None
 
     def place(self) -> Place:
         prefix = self.on_server("")

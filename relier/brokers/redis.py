@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import redis
@@ -20,12 +20,16 @@ from relier.brokers.own import OwnBroker
 from relier.brokers.peek import redis_messages, redis_oldest, redis_queues
 from relier.brokers.place import Place, mark_redis, redis_place
 from relier.brokers.redis_consumer import RedisConsumer
+from relier.brokers.redis_drain import drain_redis
 from relier.preflight import Finding, inspect_redis
 from relier.queues import lane_of
 from relier.settings import Settings, get_settings
 from relier.store.client import connect
 from relier.store.connection import ScriptRunner
 from relier.store.scripts import load_all, script
+
+if TYPE_CHECKING:
+    from relier.brokers.generic import Judge
 
 #: How long (s) a dead broker id is refused: longer than any zombie sleeps.
 GONE_KEPT = 86_400
@@ -269,6 +273,9 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def has_queue(self, queue: str) -> bool:
         return queue in self.queues_with_messages()
+
+    def drain(self, queue: str, judge: Judge) -> int:
+        return drain_redis(self.connection, self.namespace, queue, judge)
 
     def place(self) -> Place:
         return redis_place(self.connection, self.namespace)

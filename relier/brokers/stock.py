@@ -16,10 +16,11 @@ from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.common import dq_name, xq_name
 from dramatiq.errors import ConnectionClosed
 
-from relier.brokers.generic import BACKLOG, CUT_OFF, LATE_COPIES, SPREAD, Adapter, Weakness
+from relier.brokers.generic import BACKLOG, CUT_OFF, LATE_COPIES, SPREAD, Adapter, Judge, Weakness
 from relier.brokers.guard import REST, GuardedConsumer
 from relier.brokers.peek import redis_messages, redis_oldest, redis_queues
 from relier.brokers.place import Place, address, cluster_of, mark_redis, rabbitmq_place, redis_place
+from relier.brokers.redis_drain import drain_redis
 
 if TYPE_CHECKING:
     from relier.installation import Installation
@@ -76,6 +77,9 @@ class RedisAdapter(Adapter):
 
     def waiting(self) -> Iterator[bytes]:
         return redis_messages(self.broker.client, self.broker.namespace)
+
+    def drain(self, queue: str, judge: Judge) -> int:
+        return drain_redis(self.broker.client, self.broker.namespace, queue, judge)
 
     def shares_redis(self, client: redis.Redis) -> bool:
         return isinstance(self.broker.client, redis.Redis) and address(self.broker.client) == address(client)
@@ -208,6 +212,13 @@ class RabbitmqAdapter(Adapter):
         names = (queue, dq_name(queue))
         found: int | None = self._on_own_channel(lambda channel: sum(_waiting(channel, name) for name in names))
         return found
+
+    def drain(self, queue: str, judge: Judge) -> int:
+        from relier.brokers.rabbitmq_drain import drain_rabbitmq
+
+        told = self.broker.parameters
+        parameters = list(told) if isinstance(told, list | tuple) else [told]
+        return drain_rabbitmq(parameters, (queue, dq_name(queue), xq_name(queue)), judge)
 
     def drop_queue(self, queue: str) -> None:
         def drop(channel: Any) -> None:
