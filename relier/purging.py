@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from dramatiq import Broker, Message
 from dramatiq.common import q_name
+from dramatiq.errors import BrokerConnectionError
 
 from relier import failpoints
 from relier.brokers.adapters import adapter_of
@@ -54,14 +55,18 @@ class Selection:
 class Purged:
     """What a purge did, or would do."""
 
-    #: Tasks that ended because their copies waited in the broker, by queue; None: this broker cannot be drained.
+    #: Tasks that ended because their copies waited in the broker, by queue; None: it cannot be drained, or read.
     drained: dict[str, int] | None = field(default_factory=dict)
+    #: Messages in the broker of which a preview cannot tell which are concerned; None: not even how many there are.
+    unread: int | None = 0
     #: Copies of tasks that had ended before; removed as well.
     late_copies: int = 0
     #: Tasks that ended in the store: delayed, retrying, put back, held, parked.
     in_store: int = 0
     #: What was enqueued before this time (seconds since the epoch, on the server's clock) never runs any more.
     before: int = 0
+    #: What the broker said when it did not answer; '' when it did.
+    trouble: str = ""
 
     @property
     def tasks(self) -> int:
@@ -90,11 +95,12 @@ class Purging:
         self.done.before = at
 
     def run(self, queues: Iterable[str]) -> Purged:
-        """Purge; `queues` are those to be drained. Raises `TooManyMarksError`, and what the broker raises.
+        """Purge; `queues` are those to be drained. Raises `TooManyMarksError`.
 
-        It takes a second or two: what is enqueued after it has returned is not concerned.
+        A broker that is away does not hinder it. It takes a second or two: what is enqueued after it has returned is
+        not concerned.
         """
-        failpoints.hit("before-purge")
+        failpoints.hit("before-mark")
         self.store.purges.mark(self.purge)
         failpoints.hit("purge-marked")
         self._drain(queues)
@@ -108,7 +114,8 @@ class Purging:
         """Tell what `run` would do; changes nothing. Where a broker cannot be read, its messages are not counted."""
         wanted = set(queues)
         bodies = self.adapter.waiting()
-        self.done.drained = None if bodies is None else {}
+        if bodies is None:
+            self.done.drained, self.done.unread = None, self._depth(wanted)
         copies = [copy for copy in map(self._copy, bodies or ()) if copy and copy.queue in wanted]
         for i in range(0, len(copies), 1000):
             self._note(copies[i : i + 1000], only_tell=True)
@@ -118,10 +125,21 @@ class Purging:
     # -- the broker -------------------------------------------------------------------------------------------------
 
     def _drain(self, queues: Iterable[str]) -> None:
-        for queue in queues:
-            if self.adapter.drain(queue, self._judge) is None:
-                self.done.drained = None
-                return
+        try:
+            for queue in queues:
+                if self.adapter.drain(queue, self._judge) is None:
+                    self.done.drained = None
+                    return
+        except BrokerConnectionError as error:
+            self.done.trouble = " ".join(str(error).split()) or type(error).__name__
+
+    def _depth(self, queues: set[str]) -> int | None:
+        try:
+            depths = [self.adapter.depth(queue) for queue in sorted(queues)]
+        except BrokerConnectionError as error:
+            self.done.trouble = " ".join(str(error).split()) or type(error).__name__
+            return None
+        return None if None in depths else sum(depth or 0 for depth in depths)
 
     def _judge(self, bodies: Sequence[bytes]) -> list[bool]:
         """End the tasks of messages; returns which messages may be removed, once that is durable (R4)."""

@@ -17,11 +17,13 @@ from relier.queues import RECOVERY_QUEUE, is_internal
 from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.holds import Hold
+from relier_cli import purge
 from relier_cli.application import application
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text, span
 
-app = typer.Typer(help="Queues: what waits, who consumes it; pause and resume them.", no_args_is_help=True)
+app = typer.Typer(help="Queues: what waits, who consumes it; pause, resume and purge them.", no_args_is_help=True)
+app.command()(purge.purge)
 
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 

@@ -46,6 +46,8 @@ LETTER_POINTS = ("before-release", "released", "before-purge", "purged")
 
 #: Steps of pausing and resuming; see `test_pausing`.
 HOLD_POINTS = ("before-hold", "held", "before-lift", "lifted")
+#: Steps of purging a queue; see `test_purging`.
+PURGE_POINTS = ("before-mark", "purge-marked", "purge-judged", "purge-removed", "purge-swept")
 
 
 def test_every_failpoint_of_the_code_is_tested() -> None:
@@ -63,6 +65,7 @@ def test_every_failpoint_of_the_code_is_tested() -> None:
         *CHECKPOINT_POINTS,
         *EXPIRY_POINTS,
         *HOLD_POINTS,
+        *PURGE_POINTS,
         *LETTER_POINTS,
         *CANCEL_POINTS,
     }
