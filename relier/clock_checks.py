@@ -29,8 +29,8 @@ def clock_check(store: Store) -> Check:
         yield Finding(
             "warning",
             "clock",
-            f"This host's clock is {abs(off):.1f} s {word} that of Redis: max_age and the times in logs compare the two,"
-            " and so does a purge of what plain Dramatiq enqueued from here.",
+            f"This host's clock is {abs(off):.1f} s {word} that of Redis: max_age and the times in logs compare the"
+            " two, and so does a purge of what plain Dramatiq enqueued from here.",
             "Synchronise the clocks (NTP).",
         )
 

@@ -119,7 +119,8 @@ class OwnAdapter(Adapter):
         return found
 
     def drain(self, queue: str, judge: Judge) -> int | None:
-        return int(self.broker.drain(queue, judge))
+        removed: int | None = self.broker.drain(queue, judge)
+        return removed
 
     def shares_redis(self, client: redis.Redis) -> bool:
         return bool(self.broker.shares_redis)

@@ -138,9 +138,9 @@ class OwnBroker(Broker, ABC):
         """Return every message that the broker has, without taking it; None where that is impossible."""
         return None
 
-    @abstractmethod
-    def drain(self, queue: str, judge: Judge) -> int:
+    def drain(self, queue: str, judge: Judge) -> int | None:
         """Remove what `judge` says of what waits in a queue and its lanes; see `relier.brokers.generic.Adapter`."""
+        return None
 
     @abstractmethod
     def place(self) -> Place:
