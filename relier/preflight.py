@@ -193,13 +193,19 @@ def _role(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
         yield Finding("error", "role", message, fix)
 
 
+#: Producers with Relier learn the server's time; see `relier/server_clock.py`.
+_CLOCK_FIX = (
+    "Synchronise both clocks (NTP). rl queue purge judges what plain Dramatiq sends from such hosts by their clocks."
+)
+
+
 def _clock(client: redis.Redis, _: Settings) -> Iterator[Finding]:
     before = time.time()
     seconds, microseconds = client.time()
     difference = seconds + microseconds / 1e6 - (before + time.time()) / 2
     message = f"The clock of Redis differs from this host's by {difference:+.3f} s."
     if abs(difference) > CLOCK_TOLERANCE:
-        yield Finding("warning", "clock", message, "Synchronise both clocks (NTP); purges by age are off by as much.")
+        yield Finding("warning", "clock", message, _CLOCK_FIX)
     else:
         yield Finding("ok", "clock", message)
 

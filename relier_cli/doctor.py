@@ -8,7 +8,6 @@ from dataclasses import asdict
 import typer
 
 from relier.checkpoint_checks import checkpoint_check
-from relier.clock_checks import clock_check
 from relier.errors import RelierConfigError, RelierError
 from relier.fleet_checks import fleet_checks
 from relier.preflight import Finding, inspect_redis
@@ -45,7 +44,7 @@ def examine() -> list[Finding]:
         known = application(settings)
         trouble = [Finding("error", "actors", line, "Correct RELIER_ACTORS, or the module.") for line in known.trouble]
         store = get_store(settings)
-        checks = (*fleet_checks(store, known.broker, known.queues), checkpoint_check(store), clock_check(store))
+        checks = (*fleet_checks(store, known.broker, known.queues), checkpoint_check(store))
         findings += inspect_redis(store.client, settings, checks)
         store.close()
         return findings + trouble

@@ -12,7 +12,6 @@ from dramatiq import Message
 
 from relier.admission import admission_of
 from relier.brokers.redis import RelierRedisBroker
-from relier.clock_checks import clock_check
 from relier.envelope import stamp_of
 from relier.server_clock import ServerClock
 from relier.settings import Settings
@@ -93,17 +92,3 @@ def test_a_vague_time_is_better_than_none() -> None:
     clock.heard(1000.0, time.monotonic() - 10)
 
     assert 1_010_000 <= clock.now_ms() < 2_000_000
-
-
-def test_doctor_tells_how_wrong_the_clock_of_its_host_is(broker: RelierRedisBroker, client: redis.Redis) -> None:
-    check = clock_check(broker.store)
-    assert [finding.level for finding in check(client, broker.settings)] == ["ok"]
-
-    for behind, word in ((-WRONG, "behind"), (WRONG, "ahead of")):
-        with pytest.MonkeyPatch.context() as patch:
-            right = time.time
-            patch.setattr(time, "time", lambda off=behind, right=right: right() + off)
-            (finding,) = check(client, broker.settings)
-
-        assert finding.level == "warning"
-        assert f"This host's clock is 3600.0 s {word} that of Redis" in finding.message
