@@ -67,7 +67,7 @@ def test_every_row_of_the_failure_table(fleets: Fleets) -> None:
 
 @pytest.mark.parametrize(
     ("point", "topology"),
-    cases({"before-fail": ("embedded",), "failed": ("embedded", "rabbitmq")}),
+    cases({"before-fail": ("embedded",), "failed": ("rabbitmq",)}),
     indirect=["topology"],
 )
 def test_a_worker_that_is_killed_at_the_third_identical_failure(point: str, fleet: Harness) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from relier import rl_actor
 from tests.conformance.conftest import Fleets
+from tests.conformance.topologies import where
 from tests.integration.harness import Harness, Process, ids
 
 #: A release of an application; what is wrong with it is not in its actor.
@@ -35,6 +36,7 @@ def deploy(fleet: Harness, helper: str) -> Process:
     return worker
 
 
+@where(("embedded",))
 def test_a_parked_actors_tasks_wait_until_other_code_runs_them(fleets: Fleets) -> None:
     fleet = fleets(park_after=MANY)
     ship: Any = rl_actor(lambda order: None, actor_name="ship", broker=fleet.broker)

@@ -86,7 +86,9 @@ class Judge(RuleBasedStateMachine):
         """Look at the store after a call that may have changed only `touched`, in the name of the run `own`."""
         before, self.seen = self.seen, look(self.store, SHARDS, self.world.identities)
         problems = inconsistencies(self.seen) + self._stolen(before, own) + self._ended_twice(before, own)
-        problems += self._unfair(before, set(touched)) + self._lost() + self._two_suspects()
+        problems += (
+            self._unfair(before, set(touched)) + self._row_changed(before, what) + self._lost() + self._two_suspects()
+        )
         self.check(not problems, f"after {what}: " + "; ".join(problems))
 
     def _unfair(self, before: Look, touched: set[str]) -> list[str]:
@@ -111,6 +113,15 @@ class Judge(RuleBasedStateMachine):
             if now.owner in self.seen.dead[shard] and now.owner not in self.owed():
                 found.append(f"{task_id} belongs to {now.owner}, to whom nothing is owed")
         return found
+
+    def _row_changed(self, before: Look, what: str) -> list[str]:
+        """Only failures and releases change how many identical failures a task has had in a row."""
+        if what.startswith(("retry", "dead", "release")):
+            return []
+        both = [(was, now) for task_id, was in before.records.items() if (now := self.seen.records.get(task_id))]
+        changed = [(was, now) for was, now in both if was.state != "e" and now.state != "e"]
+        rows = [((was.fingerprint, was.identical), (now.fingerprint, now.identical)) for was, now in changed]
+        return [f"a row changed from {was} to {now}" for was, now in rows if was != now]
 
     def _stolen(self, before: Look, own: Run | None) -> list[str]:
         """Runs taken from a living worker that was never declared dead. Data loss may take what a lost history gave."""

@@ -17,8 +17,8 @@ local records = {}
 for _, id in ipairs(redis.call('HKEYS', REC)) do
   local rec = load(id)
   records[#records + 1] = { id, rec[STATE], int(rec[FENCE]), rec[OWNER], rec[STICKY] and 1 or 0,
-    rec[SUSPECT] and 1 or 0, rec[ATTEMPT], rec[CRASHES], rec[OUTCOME], rec[FINGERPRINT], rec[ALIKE],
-    redis.call('HGET', REC, id) }
+    rec[SUSPECT] and 1 or 0, rec[ATTEMPT], rec[CRASHES], rec[OUTCOME], rec[FINGERPRINT],
+    rec[ALIKE], asked_to_end(rec) and 1 or 0, redis.call('HGET', REC, id) }
 end
 local owned = {}
 for i = 2, #ARGV do owned[i - 1] = redis.call('ZRANGE', own_key(ARGV[i]), 0, -1) end
@@ -51,6 +51,7 @@ class Seen:
     outcome: str
     fingerprint: str
     identical: int
+    is_cancelled: bool
     packed: bytes
 
 
@@ -81,32 +82,20 @@ def look(store: Store, shards: Iterable[int], workers: Iterable[str]) -> Look:
 
 def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
     records, due, letters, dead, meta, owned, remembered, summaries = reply
-    for (
-        task_id,
-        state,
-        fence,
-        owner,
-        sticky,
-        suspect,
-        attempt,
-        crashes,
-        outcome,
-        fingerprint,
-        identical,
-        packed,
-    ) in records:
+    for task_id, state, fence, owner, sticky, suspect, attempt, crashes, outcome, prints, row, asked, packed in records:
         seen.records[task_id.decode()] = Seen(
             state.decode(),
             int(fence),
             owner.decode(),
-            bool(sticky),
-            bool(suspect),
-            attempt,
-            crashes,
-            outcome.decode(),
-            fingerprint.decode(),
-            identical,
-            packed,
+            sticky=bool(sticky),
+            suspect=bool(suspect),
+            attempt=attempt,
+            crashes=crashes,
+            outcome=outcome.decode(),
+            fingerprint=prints.decode(),
+            identical=row,
+            is_cancelled=bool(asked),
+            packed=packed,
         )
     seen.due.update((task_id.decode(), int(float(at))) for task_id, at in zip(due[::2], due[1::2], strict=True))
     seen.letters |= {task_id.decode() for task_id in letters}

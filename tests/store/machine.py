@@ -122,8 +122,9 @@ class StoreMachine(Runs):
         self.sweep()
 
     def peek(self) -> None:
+        waiting = {task_id: record for task_id, record in self.seen.records.items() if record.state == "s"}
         self.peeked = self.tasks.due(SHARDS, 100)[1]
-        self.judge("due")
+        self.judge("due", {task_id for task_id, record in waiting.items() if record.is_cancelled})
 
     def publish(self, due: Due, then: str) -> None:
         if then != "hold back":

@@ -151,6 +151,7 @@ class Runs(Judge):
     def _right(self, run: Run, was: Seen | None, dead: set[str], claim: Claim, slot: bool) -> bool:
         """Whether a claim got the verdict that the record before it asks for."""
         stamp, verdict, runs = run.copy.stamp, claim.verdict, claim.verdict in RUNS
+        may_run = verdict is Verdict.SETTLED if was and was.is_cancelled else runs
         if run.caller in dead:
             return verdict is Verdict.FENCED
         if was is None and run.task in self.seen.remembered:
@@ -161,13 +162,13 @@ class Runs(Judge):
         if was.state in "rh" and was.owner == run.caller and was.fence == run.unheard:
             return claim.fence == was.fence and (runs if was.state == "r" else verdict is Verdict.REPLAY)
         if stamp > was.fence and was.state in "rsd":
-            return runs and self.earliest > 0
+            return may_run and self.earliest > 0
         if was.state == "r" and was.owner in dead:
             return runs or verdict in (Verdict.SETTLED, Verdict.HELD)
         if was.state == "h":
             return verdict is (Verdict.REPLAY if was.owner == "" or was.owner in dead else Verdict.BUSY)
         if was.state == "s" and stamp == was.fence:
-            return verdict is Verdict.HELD if was.suspect and not slot else runs
+            return verdict is Verdict.HELD if was.suspect and not slot else may_run
         return verdict is {"r": Verdict.BUSY, "s": Verdict.STALE}.get(was.state, Verdict.SETTLED)
 
     def heard(self, process: Process, run: Run, claim: Claim) -> None:
@@ -210,7 +211,9 @@ class Runs(Judge):
         except RunUnknownError:
             self.check(was is None, f"{ending} of {run} is unknown, the record was {was}")
             accepted = ""
-        if accepted and ending.startswith("retry") and was and was.state == "r":
+        if accepted and was and was.state == "r" and was.is_cancelled and not accepted.startswith("commit"):
+            self.check(accepted in ("discard", "hand over"), f"{ending} of {run}: {accepted}, the record was {was}")
+        elif accepted and ending.startswith("retry") and was and was.state == "r":
             stops = self._row(was, ending) >= LIMIT
             self.check(accepted.startswith("dead") == stops, f"{ending} of {run}: {accepted}, the record was {was}")
         if was and was.state == "r" and was.fence == run.fence:
@@ -250,7 +253,7 @@ class Runs(Judge):
         )
         verdict = self.tasks.fail(run.caller, sending, run.fence, failure)
         self.check(retry or verdict != "retry", f"{ending} of {run} was answered {verdict}")
-        return {"dead": "dead+hooks" if hooks else "dead", "retry": "retry"}.get(verdict, "")
+        return {"dead": "dead+hooks" if hooks else "dead", "retry": "retry", "discarded": "discard"}.get(verdict, "")
 
     def arrive(self, index: int) -> None:
         """Let a delayed request arrive; nobody hears its reply."""

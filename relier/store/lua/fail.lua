@@ -43,7 +43,7 @@ if ARGV[7] == '1' or verdict == 'dead' then
   local again = rec[FINGERPRINT] == ARGV[10] and ARGV[10] ~= ''
   rec[FINGERPRINT], rec[ALIKE] = ARGV[10], again and rec[ALIKE] + 1 or 1
   local most = tonumber(ARGV[13] or '0')
-  if verdict == 'retry' and most > 0 and rec[ALIKE] >= most then
+  if verdict == 'retry' and most > 0 and rec[ALIKE] >= most and not asked_to_end(rec) then
     verdict = 'dead'
     count('stopped_identical')
     event(now, 'identical failures', id, 'times', rec[ALIKE], 'fingerprint', ARGV[10])
