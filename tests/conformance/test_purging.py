@@ -12,7 +12,7 @@ import pytest
 from relier.brokers.adapters import adapter_of
 from relier.purging import Purged, Purging, Selection
 from tests.conformance.conftest import Fleets
-from tests.conformance.topologies import EVERYWHERE, FOREIGN, cases, where
+from tests.conformance.topologies import FOREIGN, cases, where
 from tests.integration.harness import Harness, ids
 
 _RL = [sys.executable, "-c", "from relier_cli.app import main; main()"]
@@ -100,7 +100,7 @@ def test_what_runs_goes_on_and_its_retry_does_not(fleets: Fleets) -> None:
     )
 
 
-@where(EVERYWHERE[:1], never=FOREIGN)
+@where((), never=FOREIGN)
 def test_a_purge_of_one_actor_leaves_the_others_in_their_order(fleets: Fleets) -> None:
     fleet = fleets()
     doomed = [fleet.actors.quick.push(i).id for i in range(10) if fleet.actors.add.push(i, i)]
@@ -114,7 +114,7 @@ def test_a_purge_of_one_actor_leaves_the_others_in_their_order(fleets: Fleets) -
     assert counters["discarded:purged"] == len(doomed)
 
 
-@where(("embedded",), never=FOREIGN)
+@where((), never=FOREIGN)
 def test_a_released_dead_letter_is_exempt_and_dead_letters_stay(fleets: Fleets) -> None:
     fleet = fleets()
     worker = fleet.worker()

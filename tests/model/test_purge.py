@@ -39,7 +39,9 @@ NEEDED = {
 }
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    "world", [pytest.param(world, marks=pytest.mark.slow if "and deaths" in world else ()) for world in WORLDS]
+)
 def test_with_all_rules_a_purge_keeps_what_it_promises(world: str) -> None:
     states, broken = explore(WORLDS[world])
     assert not broken
