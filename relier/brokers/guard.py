@@ -69,7 +69,11 @@ class GuardedConsumer(Consumer):
         except DecodeError as error:
             self._undecodable(error)
             return None
-        if message is None or self._refuses(message):
+        if message is None:
+            return None
+        if message.queue_name != self.queue_name:  # Dramatiq's worker thread would die of it.
+            message._message = message._message.copy(queue_name=self.queue_name)
+        if self._refuses(message):
             return None
         message.__dict__["give_back"] = False
         message.__dict__["options_delivered"] = dict(message.options)

@@ -14,22 +14,28 @@ from dramatiq import Message
 from tests.integration.harness import Harness
 
 
-def put(fleet: Harness, message: Message[Any]) -> None:
-    """Append a message to its queue, as it is."""
-    where = url_of(fleet)
+def put(fleet: Harness, message: Message[Any], queue: str = "") -> None:
+    """Append a message to its queue, or to another one, as it is."""
+    redis_id = str(uuid4())
+    if not url_of(fleet).startswith("amqp") and not url_of(fleet).endswith(".sqlite"):
+        message = message.copy(options={"redis_message_id": redis_id})
+    put_bytes(fleet, queue or message.queue_name, message.encode(), redis_id)
+
+
+def put_bytes(fleet: Harness, queue: str, data: bytes, redis_id: str = "") -> None:
+    """Append whatever it is to a queue."""
+    where, redis_id = url_of(fleet), redis_id or str(uuid4())
     if where.startswith("amqp"):
         with closing(_channel(where)) as channel:
-            channel.basic_publish("", message.queue_name, message.encode())
+            channel.basic_publish("", queue, data)
     elif where.endswith(".sqlite"):
         with closing(sqlite3.connect(where, timeout=30)) as connection, connection:
-            row = (message.queue_name, message.encode(), time.time())
+            row = (queue, data, time.time())
             connection.execute("INSERT INTO messages (queue, body, visible_at) VALUES (?, ?, ?)", row)
     else:
-        redis_id, key = str(uuid4()), f"dramatiq:{message.queue_name}"
-        body = message.copy(options={"redis_message_id": redis_id}).encode()
         with closing(redis.Redis.from_url(where)) as client:
-            client.hset(f"{key}.msgs", redis_id, body)
-            client.rpush(key, redis_id)
+            client.hset(f"dramatiq:{queue}.msgs", redis_id, data)
+            client.rpush(f"dramatiq:{queue}", redis_id)
 
 
 def take(fleet: Harness, queue: str = "default") -> Message[Any]:

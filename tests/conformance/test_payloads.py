@@ -1,16 +1,82 @@
-"""A message that is too large is refused where it is enqueued, and nowhere else."""
+"""What cannot be delivered is kept and strands nothing; what is too large is refused where it is enqueued."""
 
 from __future__ import annotations
 
+import base64
+import json
+
 import dramatiq
 import pytest
+from dramatiq import Message
 
 from relier import PayloadTooLargeError, RelierError
+from relier.dead_letters import dead_record
 from tests.conformance.conftest import Fleets
-from tests.conformance.topologies import USUAL, where
+from tests.conformance.raw_broker import put, put_bytes
+from tests.conformance.topologies import FOREIGN, USUAL, where
+from tests.integration.harness import Harness
+
+#: What is no message at all, and what only looks like one.
+BROKEN = (
+    b"\xff\x00 no text",
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b"[" * 50_000,
+    b'{"queue_name": "default", "actor_name": "quick"',
+    b'{"queue_name": "default", "actor_name": "quick", "args": 7}',
+)
 
 LIMIT = 1500
 LARGE = "x" * LIMIT
+
+
+@where(USUAL, never=FOREIGN)
+def test_what_is_no_message_is_kept_as_it_came_and_strands_no_neighbour(fleet: Harness) -> None:
+    """Brokers that are not Relier's do what their consumers do; see `tests/brokers/test_guard.py`."""
+    quick = fleet.actors.quick
+    whole = quick.message("cut off").encode()
+    broken = [*BROKEN, whole[: len(whole) // 2], whole[:-1]]
+    before = [quick.push(n).id for n in range(3)]
+    between = []
+    for data in broken:
+        put_bytes(fleet, "default", data)
+        between.append(quick.push(3).id)
+
+    fleet.worker()
+
+    counters = fleet.settle(len(before) + len(between) + len(broken))
+    assert fleet.counted("ran") == dict.fromkeys([*before, *between], 1)
+    assert counters["dead"] == counters["integrity_failures"] == len(broken)
+    assert fleet.dead_ones() == ["PayloadIntegrityError"] * len(broken)
+    letters = [fleet.store.records([task], shard)[task] for task, shard, _ in fleet.store.dead_letters(100)]
+    assert sorted(letter.body for letter in letters) == sorted(broken)
+    for letter in letters:
+        record = dead_record(letter, 1.0)
+        assert base64.b64decode(record.get("raw_base64", "")) == letter.body
+        assert record["exception"]
+        assert json.dumps(record)
+
+
+@where((*USUAL, "plain-redis"))
+def test_what_nobody_can_run_waits_and_strands_no_neighbour(fleets: Fleets) -> None:
+    """An actor that nobody has; and a message that names another queue than the one it is in, which nobody declared."""
+    fleet = fleets(unknown_actor_grace=0.5)
+    quick = fleet.actors.quick
+    unknown = Message[object]("default", "unheard_of", (1,), {}, {})
+    astray = Message[object]("elsewhere", "quick", (2,), {}, {})
+    neighbours = [quick.push(0).id]
+    put(fleet, unknown)
+    put(fleet, astray, "default")
+    neighbours += [quick.push(n).id for n in range(4)]
+    fleet.worker()
+
+    counters = fleet.settle(7)
+
+    assert counters["completed"] == 6
+    assert fleet.counted("ran") == dict.fromkeys([*neighbours, astray.message_id], 1)
+    assert fleet.dead_ones() == ["ActorNotFound"]
 
 
 @where((*USUAL, "plain-redis"))
