@@ -115,7 +115,7 @@ class MemoryBroker(OwnBroker):
                 queue, raw = waiting.popleft()
             delivery, error = self._decoded(queue, raw)
             if error is not None:
-                self.dead_letter_raw(delivery, f"undecodable-{uuid4()}", error)
+                self.dead_letter_raw(delivery, str(uuid4()), error)
             elif not (self.refuse(delivery) or self.keep_delay(delivery) or self.decline(delivery)):
                 # Its age, for whoever compares it with this host's clock.
                 ahead = int((self._clock() - time.time()) * 1000)

@@ -275,8 +275,9 @@ class OwnBroker(Broker, ABC):
         failure = encode_failure(error)
         self._entrust(delivery, lambda: self.store.tasks.dead_letter(sending, reason, failure, stamp.fence))
 
-    def dead_letter_raw(self, delivery: Delivery, task_id: str, error: BaseException) -> None:
-        """Keep bytes that cannot be decoded as a dead letter; `task_id` is the same at each delivery of them."""
+    def dead_letter_raw(self, delivery: Delivery, name: str, error: BaseException) -> None:
+        """Keep bytes that cannot be decoded as a dead letter; `name` is the same at each delivery of them."""
+        task_id = f"raw-{name}"
         sending = Sending(task_id, shard_of(task_id), q_name(delivery.queue_name), "", delivery.raw)
         failure = encode_failure(error)
         self._entrust(delivery, lambda: self.store.tasks.dead_letter(sending, REASON, failure))

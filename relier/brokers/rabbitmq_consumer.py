@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -40,8 +39,6 @@ MOST_BEHIND = 32
 MODESTY = 1.0
 #: Longest wait (s) at the end until acknowledgements have left: those that wait for durability included.
 FAREWELL = 2.5
-#: Names undecodable bytes, the same at each delivery.
-_RAW = uuid.UUID("0d6a2d4c-5f63-4a51-9d0e-0f2f3a7f5a11")
 
 
 class RabbitmqConsumer(Consumer):
@@ -150,8 +147,7 @@ class RabbitmqConsumer(Consumer):
                 return True
             return not is_internal(self.queue_name) and (broker.keep_delay(delivery) or self._declines(delivery))
         logger.error("A message cannot be decoded; it is kept as a dead letter.", extra={"queue": self.queue_name})
-        task_id = str(uuid.uuid5(_RAW, sha256(delivery.raw).hexdigest()))
-        self.broker.dead_letter_raw(delivery, task_id, error)
+        self.broker.dead_letter_raw(delivery, sha256(delivery.raw).hexdigest()[:32], error)
         return True
 
     def _declines(self, delivery: RabbitmqDelivery) -> bool:
