@@ -54,7 +54,7 @@ class Gate:
         with self._learning:
             asked = time.monotonic()
             found = ask()
-            if found.holds is not None and found.holds != self.holds:
+            if found.holds is not None:
                 self._adapter.close_queues(frozenset(found.holds.queues))
                 self.holds = found.holds
             self._at = asked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -96,7 +96,10 @@ class OwnAdapter(Adapter):
 
     def close_queues(self, queues: frozenset[str]) -> None:
         super().close_queues(queues)
-        self.broker.closed, self.broker.unstarted = queues, self.unstarted
+        self.broker.closed = queues
+
+    def works_from(self, unstarted: Callable[[str], list[Any]]) -> None:
+        self.broker.unstarted = unstarted
 
     def depth(self, queue: str) -> int | None:
         return int(self.broker.depth(queue))

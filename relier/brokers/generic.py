@@ -65,8 +65,6 @@ class Adapter:
         self.idle = False
         #: Queues from which nothing is taken.
         self.closed: frozenset[str] = frozenset()
-        #: Takes what waits for a worker thread, and came by a queue or lane, away from those: in order.
-        self.unstarted: Callable[[str], list[Any]] = lambda lane: []
         self._published: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     # -- installing ---------------------------------------------------------------------------------------------
@@ -201,6 +199,12 @@ class Adapter:
     def resume(self) -> None:
         """Consume again after `withdraw` or `stop_taking`."""
         self.idle = False
+
+    def works_from(self, unstarted: Callable[[str], list[Any]]) -> None:
+        """Note what takes the messages of a lane, in order, away from worker threads that have not begun them.
+
+        Used for a queue that is closed, where that is safe; else the threads give them back when they get to them.
+        """
 
     def close_queues(self, queues: frozenset[str]) -> None:
         """Take nothing from these queues and their delay lanes, and from all others as ever; running tasks go on."""

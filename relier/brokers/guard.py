@@ -61,7 +61,6 @@ class GuardedConsumer(Consumer):
             self.rest()
             return None
         if self.adapter.is_closed(self.queue_name):
-            self._return_unstarted()
             self.rest_closed()
             return None
         try:
@@ -86,12 +85,6 @@ class GuardedConsumer(Consumer):
     def rest_closed(self) -> None:
         """Take nothing for a moment from a queue that is paused: running tasks' acknowledgements still go through."""
         time.sleep(REST)
-
-    def _return_unstarted(self) -> None:
-        """Put back what waits for a worker thread, where that leaves the queue as it was."""
-        for message in reversed(self.adapter.unstarted(self.queue_name)) if self.adapter.returns else ():
-            message.__dict__["give_back"] = True
-            self.ack(message)
 
     def ack(self, message: MessageProxy) -> None:
         if message.__dict__.get("give_back"):

@@ -168,10 +168,10 @@ class RabbitmqConsumer(Consumer):
     def _retire(self, but_begun: bool = False) -> list[Session]:
         """Take nothing any more; returns the sessions on which something may still be settled."""
         sessions = [*self._behind, self._session] if self._session is not None else self._behind
-        self._session, self._behind = None, []
-        for session in sessions:
+        self._session, self._behind = None, [session for session in sessions if session.is_open]
+        for session in self._behind:
             session.retire(but_begun=but_begun)
-        return sessions
+        return self._behind
 
     # -- the worker threads -------------------------------------------------------------------------------------
 

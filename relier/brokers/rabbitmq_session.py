@@ -109,7 +109,7 @@ class Session:
         `give_back`: what was taken and not started goes back now. `but_begun`: not what may have been claimed already.
         """
         with self._quiet:
-            self._retired = True
+            again, self._retired = self._retired, True
             for tag, delivery in list(self._held.items()):
                 if but_begun and delivery.started:
                     continue
@@ -117,7 +117,11 @@ class Session:
                     delivery.started = False
                     del self._held[tag]
                     self._leaving.append((delivery, False))
-        self._sessions.call(self._cancel)
+            anything = bool(self._leaving)
+        if not again:
+            self._sessions.call(self._cancel)
+        elif anything:
+            self._nudge()
 
     def is_crowded(self) -> bool:
         """Whether half of what RabbitMQ lets us hold only waits until the store's custody is durable."""

@@ -67,7 +67,7 @@ class Heartbeat(Middleware):
             worker.delay_prefetch = worker.queue_prefetch
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)
         queue = worker.work_queue = RecoveryFirst(process.deferred)
-        adapter.unstarted = queue.take_out
+        adapter.works_from(queue.take_out)
         consumed = worker.consumer_whitelist or {q_name(queue) for queue in broker.get_declared_queues()}
         self._takes_all = not worker.consumer_whitelist
         self._stopping = False

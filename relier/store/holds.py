@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Kind = Literal["queue", "actor"]
+
+#: Those that this release knows.
+_KINDS = get_args(Kind)
 
 #: The reason of a task that is not published because its queue is paused.
 PAUSED = "paused"
@@ -67,7 +70,7 @@ class Holds:
         parts = [part.decode() if isinstance(part, bytes) else str(part) for part in flat]
         pairs = dict(zip(parts[::2], parts[1::2], strict=True))
         version = pairs.pop(_VERSION, "")
-        holds = [Hold.of(name, value) for name, value in pairs.items()]
+        holds = [Hold.of(name, value) for name, value in pairs.items() if name.partition("\n")[0] in _KINDS]
         return cls(
             version,
             {hold.name: hold for hold in holds if hold.kind == "queue"},

