@@ -14,7 +14,7 @@ from relier.preflight import Finding, inspect_redis
 from relier.settings import get_settings, unknown_variables
 from relier.store import get_store
 from relier_cli.application import application
-from relier_cli.output import AsJson, print_json, print_text
+from relier_cli.output import AsJson, coloured, print_json, print_text
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -58,7 +58,7 @@ def show(findings: Iterable[Finding]) -> None:
     counts = dict.fromkeys(colours, 0)
     for finding in findings:
         counts[finding.level] += 1
-        typer.echo(f"{typer.style(f'{finding.level:7}', fg=colours[finding.level])}  ", nl=False)
+        typer.echo(f"{coloured(f'{finding.level:7}', colours[finding.level])}  ", nl=False)
         print_text(f"{finding.name}: {' '.join(finding.message.split())}")
         if finding.fix and finding.level != "ok":
             print_text(f"         fix: {finding.fix}")

@@ -23,7 +23,7 @@ def print_json(data: Any) -> None:
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print rows under headers, aligned; with colours and borders on a terminal only."""
     cells = [[_cell(value) for value in row] for row in rows]
-    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+    if _has_colours():
         _print_rich(headers, cells)
         return
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
@@ -44,6 +44,16 @@ def _print_rich(headers: Sequence[str], cells: list[list[str]]) -> None:
     for row in cells:
         table.add_row(*map(Text, row))
     Console().print(table)
+
+
+def coloured(text: str, colour: str) -> str:
+    """Return a text in a colour, where colours are wanted."""
+    return typer.style(text, fg=colour) if _has_colours() else text
+
+
+def _has_colours() -> bool:
+    """Whether standard output is a terminal that takes colours, and nobody objects (https://no-color.org)."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests import guard, spawn
+from tests import guard, schemas, spawn
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,8 +52,10 @@ def run(folder: Path, *command: str, **variables: str | None) -> subprocess.Comp
 
 
 def rl(folder: Path, *arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
-    """Run `rl` until it ends."""
-    return run(folder, "relier_cli.app", *arguments, **variables)
+    """Run `rl` until it ends. JSON that it prints must be what its schema says."""
+    done = run(folder, "relier_cli.app", *arguments, **variables)
+    schemas.check_output(arguments, done.stdout)
+    return done
 
 
 def rl_json(folder: Path, *arguments: str, **variables: str | None) -> Any:

@@ -27,6 +27,7 @@ from relier_cli.demo.fleet import Worker
 from relier_cli.demo.killing import Death, plans
 from relier_cli.demo.report import Report
 from relier_cli.demo.run import Demo
+from tests import schemas
 from tests.conftest import PrivateServers
 from tests.waiting import wait_until
 
@@ -92,6 +93,7 @@ def test_every_task_is_accounted_for_although_three_workers_were_killed(folder: 
     out, told = demo.communicate(timeout=200)
 
     account: dict[str, Any] = json.loads(out)
+    schemas.check("demo", account)
     assert demo.returncode == 0, told
     assert account["agrees"] is True
     assert account["disagreements"] == []

@@ -29,6 +29,8 @@ def demo(
     SIGKILL. The sum of the results is compared with one computed directly. Exit code 0: all agree; 1: they do not, or
     too few kills happened; 130: interrupted. Uses a private embedded server, or a namespace of its own at
     RELIER_REDIS_URL.
+
+    Example: rl demo --limit 100 --kills 2
     """
     seed = random.randrange(1_000_000) if seed is None else seed
     interruption = Interruption()

@@ -1,0 +1,52 @@
+"""How each command is called: the one table that a new command needs a line in, unless it can be called as it is.
+
+Words in braces stand for what the populated store has: see `tests.cli.populated`.
+"""
+
+from __future__ import annotations
+
+#: Arguments that make a command do something there. The first line of each is also used without a store.
+CALLS: dict[str, list[str]] = {
+    "tasks list": ["", "--state due", "--limit 1"],
+    "tasks inspect": ["{dead}", "{scheduled}", "{running}", "{discarded}", "{refused}"],
+    "tasks cancel": ["{scheduled}"],
+    "queue pause": ["default --reason maintenance"],
+    "queue resume": ["paused"],
+    "dlq list": ["", "--limit 1", "--reason KeyError"],
+    "dlq inspect": ["{dead}", "{refused}"],
+    "dlq release": ["{dead}", "{dead} {refused}"],
+    "dlq retry-all": ["--dry-run", "", "--actor work --limit 1"],
+    "dlq export": ["--output {new_file}"],
+    "dlq import": ["{letters_file}", "--dry-run {letters_file}"],
+    "dlq purge": ["--all --dry-run", "--all --yes"],
+    "admin reset-admission": ["--yes"],
+    "admin purge-locks": ["--yes", "--completed --yes"],
+    "config check-deploy": ["some_actors"],
+}
+
+#: Commands that need living workers or servers of their own; where they are run, their JSON is checked as well.
+ELSEWHERE = {
+    "demo": "tests/test_demo.py",
+    "worker drain": "tests/cli/test_draining.py",
+    "worker restart": "tests/cli/test_draining.py",
+}
+
+#: Commands that ask no Redis, or one of their own.
+WITHOUT_STORE = {"demo", "config show"}
+
+#: Arguments that name something which is not there.
+UNKNOWN: dict[str, str] = {
+    "tasks inspect": "no-such-task",
+    "tasks cancel": "no-such-task",
+    "dlq inspect": "no-such-task",
+    "dlq release": "no-such-task",
+    "dlq import": "no-such-file",
+    "worker drain": "no-such-worker",
+    "worker restart": "no-such-worker",
+    "config check-deploy": "no_such_module",
+}
+
+
+def calls(command: str) -> list[list[str]]:
+    """Return the command lines, after `rl`, by which a command is tried."""
+    return [[*command.split(), *arguments.split()] for arguments in CALLS.get(command, [""])]
