@@ -7,6 +7,7 @@ from typing import Any
 
 from dramatiq import Broker, get_encoder
 from dramatiq.results import Results
+from dramatiq.threading import Interrupt
 
 #: Longest text (characters) of a traceback that is kept.
 TRACEBACK_KEPT = 8_000
@@ -78,7 +79,9 @@ def text_of(error: BaseException) -> str:
     """Return an exception's text, such as can be encoded. One that cannot tell it is a failure like any other."""
     try:
         return str(error).encode("utf-8", "backslashreplace").decode()  # It may name a file that is not UTF-8.
-    except Exception as why:
+    except Interrupt:  # Meant for the run.
+        raise
+    except BaseException as why:  # Even one that asks for the end of the process: its failure comes first.
         return f"<its text cannot be told: {type(why).__name__}>"
 
 

@@ -105,9 +105,10 @@ def test_a_failure_whose_cause_changes_is_another_one(tasks: Testing) -> None:
     assert dead(tasks, declared("sync"), wrapped)["attempts"] == 6
 
 
-def test_an_exception_that_cannot_tell_its_text_is_stopped_as_well(tasks: Testing) -> None:
+@pytest.mark.parametrize("why", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_an_exception_that_cannot_tell_its_text_is_stopped_as_well(tasks: Testing, why: type[BaseException]) -> None:
     class Mute(Exception):
         def __str__(self) -> str:
-            raise RuntimeError("I will not tell")
+            raise why("I will not tell")
 
     assert dead(tasks, declared("sync"), Mute)["attempts"] == 3
