@@ -21,6 +21,7 @@ from relier.settings import PREFIX, Settings
 from relier_cli.app import app
 
 REFERENCE = Path(__file__).with_name("reference.md")
+SCHEMAS = Path(__file__).resolve().parent.parent / "relier_cli" / "schemas"
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 #: Defaults that depend on the machine, as a reader should see them.
@@ -68,14 +69,19 @@ def commands(group: Any = None, path: str = "rl") -> Iterator[tuple[str, Any]]:
 
 def command_table() -> str:
     """Return one row for each command."""
-    rows = ["| command | what it does |", "|---|---|"]
+    rows = ["| command | what it does | JSON |", "|---|---|---|"]
     for name, command in commands():
         # Arguments last: what follows `--` is not ours.
         parameters = sorted(command.params, key=lambda p: p.param_type_name == "argument")
         usage = " ".join([name, *(_usage(p) for p in parameters if p.name != "help")])
         summary = inspect.cleandoc(command.help or "").split("\n\n", maxsplit=1)[0].replace("\n", " ")
-        rows.append(f"| `{usage}` | {summary} |".replace("…", "..."))
+        rows.append(f"| `{usage}` | {summary} | {_schema(name)} |".replace("…", "..."))
     return "\n".join([*rows, ""])
+
+
+def _schema(name: str) -> str:
+    file = f"{'-'.join(name.split()[1:])}.json"
+    return f"[schema](../relier_cli/schemas/{file})" if (SCHEMAS / file).exists() else ""
 
 
 def _usage(parameter: Any) -> str:

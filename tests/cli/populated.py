@@ -36,7 +36,7 @@ class Populated:
         self.tasks.dead(4, reason="KeyError", error=KeyError("name"))
         self.tasks.scheduled(0.0)
         self.tasks.completed()
-        for line in (["dlq", "export", "--output", "letters"], ["queue", "pause", "paused"]):
+        for line in (["dlq", "export", "--output", "letters"], ["queue", "pause", "low_priority"]):
             done = self.rl(*line)
             assert done.returncode == 0, done.stderr
         self.names = found

@@ -11,7 +11,7 @@ CALLS: dict[str, list[str]] = {
     "tasks inspect": ["{dead}", "{scheduled}", "{running}", "{discarded}", "{refused}"],
     "tasks cancel": ["{scheduled}"],
     "queue pause": ["default --reason maintenance"],
-    "queue resume": ["paused"],
+    "queue resume": ["low_priority"],
     "dlq list": ["", "--limit 1", "--reason KeyError"],
     "dlq inspect": ["{dead}", "{refused}"],
     "dlq release": ["{dead}", "{dead} {refused}"],
@@ -43,6 +43,7 @@ UNKNOWN: dict[str, str] = {
     "dlq import": "no-such-file",
     "worker drain": "no-such-worker",
     "worker restart": "no-such-worker",
+    "queue pause": "no-such-queue",
     "config check-deploy": "no_such_module",
 }
 
