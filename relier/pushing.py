@@ -37,6 +37,21 @@ def wants_custody(message: Message[Any]) -> bool:
     return isinstance(option, dict) and "j" in option and "f" not in option
 
 
+def each_unless_refused(
+    messages: Sequence[Message[Any]], enqueue: Callable[[Message[Any]], Message[Any]]
+) -> list[Message[Any]]:
+    """Enqueue messages one by one. One that is refused for its job key keeps no other; its error comes last."""
+    sent, refusals = [], []
+    for message in messages:
+        try:
+            sent.append(enqueue(message))
+        except JobKeyRefusedError as error:
+            refusals.append(error)
+    for refusal in refusals:
+        raise refusal
+    return sent
+
+
 class Pushes:
     """Takes custody of what one broker's producers push.
 

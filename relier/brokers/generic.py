@@ -20,7 +20,7 @@ from relier.envelope import keeping_stamps, stamp_of
 from relier.integrity import finish, keeping_options
 from relier.payloads import check_sealed
 from relier.preflight import Finding
-from relier.pushing import Pushes, wants_custody
+from relier.pushing import Pushes, each_unless_refused, wants_custody
 from relier.queues import lane_of
 from relier.sending import prepared, prepared_together
 from relier.settings import Settings
@@ -115,7 +115,7 @@ class Adapter:
         """Enqueue messages of a producer; returns them as they were enqueued."""
         ready = prepared_together(self.broker, messages)
         with keeping_stamps():
-            return [self.broker.enqueue(message, delay=message.options.get("delay")) for message in ready]
+            return each_unless_refused(ready, lambda m: self.broker.enqueue(m, delay=m.options.get("delay")))
 
     def publish(self, messages: Iterable[Message[Any]]) -> None:
         """Publish copies that the store keeps.

@@ -168,10 +168,10 @@ class OneJob(RuleBasedStateMachine):
 
     def take(self, copy: tuple[str, int], worker: str, repeated: bool = False) -> None:
         task, stamp = copy
-        nonce, more = b"n%d" % next(self.names), {"job": JOB, "rank": self.ranks[task] if stamp == 0 else stamp}
-        claim = self.desk.claim(worker, task, stamp, nonce=nonce, **more)
+        nonce, rank = b"n%d" % next(self.names), self.ranks[task] if stamp == 0 else stamp
+        claim = self.desk.claim(worker, task, stamp, nonce=nonce, job=JOB, rank=rank)
         if repeated and claim.fence:
-            again = self.desk.claim(worker, task, stamp, nonce=nonce, **more)
+            again = self.desk.claim(worker, task, stamp, nonce=nonce, job=JOB, rank=rank)
             self.check((again.fence, again.verdict in RUNS) == (claim.fence, claim.verdict in RUNS), f"{claim} {again}")
         if claim.fence:
             self.check(task == self.newest(), f"{task} begins, {self.newest()} is newer")
