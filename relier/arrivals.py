@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from threading import local
 from typing import Any
 
 from relier.runs import current
+from relier.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 WARNING_INTERVAL = 60.0
 
 _thread = local()
-_warned: dict[str, float] = {}
+_seldom = Seldom(WARNING_INTERVAL)
 
 
 def mark(message: Any, signed: bool) -> None:
@@ -61,7 +61,5 @@ def _received() -> Any:
 
 
 def _warn(actor: str) -> None:
-    now = time.monotonic()
-    if now - _warned.get(actor, -WARNING_INTERVAL) >= WARNING_INTERVAL and len(_warned) < 1000:
-        _warned[actor] = now
+    if _seldom.may_say(actor):
         logger.warning("An unsigned message was accepted.", extra={"actor": actor})

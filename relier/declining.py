@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from dramatiq import Broker
 
 from relier.envelope import stamp_of, version_of
+from relier.seldom import Seldom
 from relier.sending import payload_version, sending_of
 from relier.settings import Settings
 from relier.store import Sending, Store
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 #: How often (s) one actor is warned of.
 WARNING_INTERVAL = 10.0
 
-_warned: dict[tuple[str, int], float] = {}
+_seldom = Seldom(WARNING_INTERVAL)
 
 
 def is_newer(broker: Broker, message: Any) -> bool:
@@ -48,11 +48,9 @@ def declined(store: Store, broker: Broker, message: Any, settings: Settings) -> 
 
 def _warn(broker: Broker, sending: Sending) -> None:
     """Warn of an actor that is missing, or of a version that is, once an interval."""
-    actor, now = broker.actors.get(sending.actor), time.monotonic()
-    about = sending.actor, 0 if actor is None else sending.payload_version
-    if now - _warned.get(about, -WARNING_INTERVAL) < WARNING_INTERVAL:
+    actor = broker.actors.get(sending.actor)
+    if not _seldom.may_say(sending.actor, 0 if actor is None else sending.payload_version):
         return
-    _warned[about] = now
     extra: dict[str, Any] = {"task": sending.task_id, "queue": sending.queue}
     if actor is None:
         logger.warning("Received unregistered task of type '%s'", sending.actor, extra=extra)

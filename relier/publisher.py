@@ -6,11 +6,12 @@ The sweeper calls it; what the store holds is published again until it is claime
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dramatiq import Message
-from dramatiq.common import q_name
 from dramatiq.errors import ActorNotFound, DecodeError
 
 from relier import failpoints
@@ -22,6 +23,7 @@ from relier.integrity import Integrity
 from relier.knowledge import FleetView, Knowledge
 from relier.notices import message_of
 from relier.routes import Route, Routes
+from relier.sending import sending_of
 from relier.settings import Settings
 from relier.store import Due, Parking, Sending, Settled, Store
 from relier.store.holds import NO_HOLDS
@@ -160,17 +162,18 @@ class Publisher:
         return message
 
     def _reissue(self, due: Due) -> bool:
-        """Publish a dead letter of no task that was released: bytes that were refused, and may be in order by now.
+        """Let a released dead letter of no task begin as the task that it names, if its bytes are in order by now.
 
-        They are sent as they came, as the task that they name, and the letter's own record ends with that. A crash in
-        between sends them twice; the claim tells copies of one task apart. True: the record is done with.
+        The store takes that one as it takes a delay, and the letter's own record ends. A crash in between repeats it,
+        and changes nothing: who is known is not begun again. True: the record is done with.
         """
         try:
             message = self._examined(due)
         except (DecodeError, TypeError, PayloadIntegrityError) as error:
             self._give_up(due, error)
             return True
-        self.lanes.publish([message.copy(queue_name=stamp_of(message).queue or q_name(message.queue_name))])
+        sending = sending_of(self.lanes.broker, message, stamp_of(message), self.settings)
+        self.store.tasks.schedule(replace(sending, body=due.body), _delay_of(message))
         self.store.tasks.discard("", Sending(due.task_id, due.shard, due.queue, "", b""), 0, "reissued")
         return True
 
@@ -180,6 +183,12 @@ class Publisher:
         sending = Sending(due.task_id, due.shard, due.queue, due.actor, due.body)
         if not self.store.tasks.dead_letter(sending, "PayloadIntegrityError", encode_failure(error)):
             self.store.tasks.settle([Settled(due.task_id, due.shard, due.fence, False)])
+
+
+def _delay_of(message: Message[Any]) -> float:
+    """Return for how many seconds a message is still to wait, by the `eta` of plain Dramatiq."""
+    eta = message.options.get("eta")
+    return max(0.0, eta / 1000 - time.time()) if isinstance(eta, int | float) else 0.0
 
 
 def _unknown(actor: str) -> bytes:

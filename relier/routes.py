@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from relier.knowledge import Knowledge
 from relier.queues import RECOVERY_QUEUE
+from relier.seldom import Seldom
 from relier.settings import Settings
 from relier.store import Due, Lot
 from relier.store.holds import ACTOR_PARKED, NO_HOLDS, PAUSED, Holds
@@ -41,7 +41,7 @@ class Routes:
 
     def __init__(self, settings: Settings) -> None:
         self._to_pool = settings.recovery_queue == RECOVERY_QUEUE
-        self._warned: dict[tuple[str, ...], float] = {}
+        self._seldom = Seldom(WARNING_INTERVAL)
 
     def of(self, due: Due, knowledge: Knowledge, holds: Holds = NO_HOLDS) -> Route:
         """Return where a copy goes, given what the living workers can run and what is held."""
@@ -85,9 +85,7 @@ class Routes:
                 self._warn((reason, due.actor), text, queue=due.queue, actor=due.actor)
 
     def _warn(self, about: tuple[str, ...], text: str, **extra: Any) -> None:
-        now = time.monotonic()
-        if now - self._warned.get(about, -WARNING_INTERVAL) >= WARNING_INTERVAL:
-            self._warned[about] = now
+        if self._seldom.may_say(*about):
             logger.warning(text, extra=extra)
 
 

@@ -101,14 +101,38 @@ def test_while_signatures_are_not_required_the_unsigned_is_published(store: Stor
     assert lanes.published == [task]
 
 
-def test_released_bytes_that_verify_by_now_are_sent_as_the_task_that_they_are(store: Store, lanes: Lanes) -> None:
+def test_released_bytes_that_verify_by_now_begin_as_the_task_that_they_are(store: Store, lanes: Lanes) -> None:
     message = sent(OTHER)
     letter, _ = released(store, message)
     sweep(store, lanes, f"{KEYS},{OTHER}")
-    assert lanes.published == [message.message_id]
-    assert store.record(message.message_id) is None
     assert record(store, letter).state == "e"
+    assert record(store, message.message_id).body == message.encode()
     assert store.counters()["discarded:reissued"] == 1
+
+    sweep(store, lanes, f"{KEYS},{OTHER}")
+    assert lanes.published == [message.message_id]
+
+
+def test_released_bytes_for_a_queue_that_nobody_consumes_wait_for_somebody(store: Store, lanes: Lanes) -> None:
+    fresh = stamp_first_hand(Message[None]("elsewhere", "act", (1,), {}, {}))
+    Integrity.of(Settings(signing_keys=OTHER)).seal(fresh)
+    message = Message.decode(fresh.encode())
+    released(store, message)
+    for _ in range(2):
+        sweep(store, lanes, f"{KEYS},{OTHER}")
+    assert lanes.published == []
+    assert record(store, message.message_id).reason == "no consumer"
+
+
+def test_released_bytes_of_a_task_that_is_known_begin_nothing(store: Store, lanes: Lanes) -> None:
+    message = sent(OTHER)
+    due(store, message)
+    letter, _ = released(store, message)
+    for _ in range(2):
+        sweep(store, lanes, f"{KEYS},{OTHER}")
+    assert record(store, letter).state == "e"
+    assert lanes.published == [message.message_id]
+    assert store.counters()["accepted"] == 2
 
 
 @pytest.mark.parametrize("keys", [None, OTHER], ids=["unsigned", "of an unknown key"])

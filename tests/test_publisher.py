@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from dramatiq import Message
+from dramatiq import Broker, Message
 
 from relier.knowledge import FleetView, Knowledge
 from relier.publisher import FED, PIECE, Publisher
@@ -30,6 +30,7 @@ class Lanes:
     """A broker that only notes what is published."""
 
     def __init__(self) -> None:
+        self.broker = Broker()
         self.waiting = 0
         self.published: list[str] = []
 

@@ -15,6 +15,11 @@ class Lanes:
     def __init__(self, broker: Broker) -> None:
         self._adapter = adapter_of(broker)
 
+    @property
+    def broker(self) -> Broker:
+        found: Broker = self._adapter.broker
+        return found
+
     def publish(self, messages: list[Message[Any]]) -> None:
         """Publish copies to their queues' delay lanes, ahead of the backlog, where the broker has such lanes."""
         self._adapter.publish(messages)
