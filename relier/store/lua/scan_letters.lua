@@ -35,10 +35,10 @@ end
 
 local function add_to_group(id, letter, died)
   local key = table.concat({ letter[L_ACTOR], letter[L_REASON], letter[L_FINGERPRINT] }, '\n')
-  local row = rows[key] or add_row(key, { letter[L_FINGERPRINT], letter[L_ACTOR], letter[L_REASON], 0, int(died), '', 0, 0, '', '' })
+  local row = rows[key] or add_row(key, { letter[L_FINGERPRINT], letter[L_ACTOR], letter[L_REASON], 0, died, died, 0, 0, '', '' })
   row[4] = row[4] + 1
   if died > now - span then row[7] = row[7] + 1 elseif died > now - 2 * span then row[8] = row[8] + 1 end
-  row[6], row[9], row[10] = int(died), id, letter[L_MESSAGE]
+  row[6], row[9], row[10] = died, id, letter[L_MESSAGE]
 end
 
 local function add_to_plan(letter)
@@ -67,6 +67,7 @@ for n, id in ipairs(ids) do
   end
 end
 for _, row in ipairs(order) do
+  if what == 'groups' then row[5], row[6] = int(row[5]), int(row[6]) end
   for _, value in ipairs(row) do out[#out + 1] = value end
 end
 
