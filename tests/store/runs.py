@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from relier.errors import RunUnknownError
 from relier.store import Claim, Failure, Sending, Settled, Verdict
+from relier.store.letter_entries import arguments_of, read_entries
+from relier.store.letters import Place
 from relier.store.verdicts import RUNS
 from tests.store.judge import Judge
 from tests.store.look import Seen
@@ -59,6 +61,42 @@ class Runs(Judge):
         if before and before.state == "r":
             self.check((happened, owner, fence) == ("running", before.owner, before.fence), f"marked a run: {happened}")
         self.judge(action, {task_id})
+
+    def let_out(self, task_id: str, action: str) -> None:
+        """Release or purge a dead letter, or take one in that was exported.
+
+        Somebody means the letter that was there at the last look; there is one after each step.
+        """
+        ledger, letters = self.world.tasks[task_id], self.store.letters
+        letters.clock, shard = self.tasks.clock, ledger.sending.shard
+        before, died = self.seen.records.get(task_id), self._died(task_id, shard)
+        if action == "take in":
+            self._take_in(task_id, ledger, before is not None or task_id in self.seen.remembered)
+        else:
+            place = Place(ledger.looked or died or 1, shard, task_id)
+            (happened,) = (letters.release if action == "let go" else letters.purge)([place], "somebody").values()
+            expected = {"let go": "released"}.get(action, "purged") if before and before.state == "d" else "pending"
+            expected = expected if died and place.died == died else "gone"
+            self.check(happened == (expected if before else "unknown"), f"{action}: {happened}, it was {before}")
+        self.judge(action, {task_id})
+        died = self._died(task_id, shard)
+        if died:
+            ledger.exported = next(read_entries(letters, [Place(died, shard, task_id)]), None)
+        ledger.looked = died
+
+    def _died(self, task_id: str, shard: int) -> int:
+        return int(self.client.zscore(self.store.keys.shard(shard, "")[5], task_id) or 0)
+
+    def _take_in(self, task_id: str, ledger: Ledger, is_known: bool) -> None:
+        if ledger.exported is None:
+            return
+        was = self.store.records([task_id], ledger.sending.shard).get(task_id)
+        purged = was is not None and (was.state, was.reason) == ("e", "purged")
+        entry = (ledger.sending.shard, arguments_of(ledger.exported))
+        (happened,) = self.store.letters.take_in("somebody", [entry])
+        there = "exists" if was is not None and was.outcome == "dead" else "known"
+        expected = "imported" if purged or not is_known else there
+        self.check(happened == expected, f"taken in: {happened}, it was {was}")
 
     def schedule(self, task_id: str) -> None:
         sending = self.world.tasks[task_id].sending

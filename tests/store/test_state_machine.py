@@ -38,6 +38,8 @@ RESURRECTOR = ("bury", "bury some", "publish", "publish", "look", "resurrector c
 DEATHS = ("kill", "kill the busiest", "leave", "declare dead", "declare dead and bury", "declare dead and bury")
 SERVER = ("scripts lost", "clock set back", "clock set ahead", "data on disk", "data on disk", "data on disk")
 MARKS = ("hold", "release", "release", "cancel")
+LETTERS = ("let go", "let go", "purge", "take in")
+ANYTHING = WORKERS + RESURRECTOR + DEATHS + SERVER + MARKS + LETTERS
 ON_THE_WAY = ("fetched", "claim?", "hooks", "ack", "skip")
 
 picks = st.integers(0, 999)
@@ -87,7 +89,9 @@ class Events(StoreMachine):
         self.arrive(pick % len(self.late))
 
     @rule(
-        who=picks, what=st.sampled_from(WORKERS + RESURRECTOR + DEATHS + SERVER + MARKS), micros=st.sampled_from(TIMES)
+        who=picks,
+        what=st.sampled_from(WORKERS + RESURRECTOR + DEATHS + SERVER + MARKS + LETTERS),
+        micros=st.sampled_from(TIMES),
     )
     def something_happens(self, who: int, what: str, micros: int) -> None:
         self.clock += micros
@@ -100,6 +104,8 @@ class Events(StoreMachine):
             self.a_worker_goes(process, what)
         elif what in SERVER:
             self.the_server_changes(what)
+        elif what in LETTERS:
+            self.let_out(pick_from(sorted(self.world.tasks), who), what)
         else:
             self.mark(pick_from(sorted(self.world.tasks), who), what)
 

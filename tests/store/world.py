@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from relier.store import Sending, Settled
+from relier.store.letter_entries import Entry
 
 SHARDS = (0, 1)
 
@@ -137,6 +138,10 @@ class Ledger:
     hooks_owed: bool = False
     #: Accepted completions in surviving history.
     completions: int = 0
+    #: When (µs) it had died when somebody last looked at it as a dead letter; 0: never, or it was none.
+    looked: int = 0
+    #: What an export of it was, in surviving history.
+    exported: Entry | None = None
 
 
 @dataclass(slots=True)
