@@ -394,9 +394,14 @@ def test_the_newest_task_of_a_job_runs(tasks: Testing) -> None:
 
     receipts = [report.push(1, revision=revision) for revision in range(3)]
     tasks.run()
-
     assert ran == [2]
     assert [receipt.status() for receipt in receipts[:2]] == ["discarded", "discarded"]
+
+    for revision in (3, 4):
+        report.send_with_options(args=(1, revision), delay=60_000)
+    assert tasks.advance(59) == 0
+    tasks.advance(1)
+    assert ran == [2, 4]
 
 
 def test_a_hard_timeout_ends_an_async_task(tasks: Testing) -> None:
