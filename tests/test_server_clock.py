@@ -13,8 +13,11 @@ from dramatiq import Message
 from relier.admission import admission_of
 from relier.brokers.redis import RelierRedisBroker
 from relier.envelope import stamp_of
+from relier.purging import Purging, Selection
+from relier.sending import sending_of
 from relier.server_clock import ServerClock
 from relier.settings import Settings
+from relier.store import Verdict
 from tests.servers import RedisServer
 from tests.waiting import wait_until
 
@@ -92,3 +95,23 @@ def test_a_vague_time_is_better_than_none() -> None:
     clock.heard(1000.0, time.monotonic() - 10)
 
     assert 1_010_000 <= clock.now_ms() < 2_000_000
+
+
+def test_a_purge_judges_what_producers_with_wrong_clocks_sent_by_the_server_s_time(
+    broker: RelierRedisBroker, wrong_clock: None
+) -> None:
+    def claimed(message: Message[None]) -> Verdict:
+        sending = sending_of(broker, message, stamp_of(message), broker.settings)
+        return broker.store.tasks.claim("w1", sending, b"n", 0, slot_free=True).verdict
+
+    wait_until(lambda: broker.enqueue(blank()) and knows_the_time(broker), 30, "an answer of the store")
+    fetched, waiting = broker.enqueue(blank()), broker.enqueue(blank())
+
+    Purging(broker.store, broker, broker.settings, Selection(), "me").run(["default"])
+
+    assert (claimed(fetched), claimed(waiting)) == (Verdict.SETTLED, Verdict.SETTLED)
+    assert claimed(broker.enqueue(blank())) is Verdict.GRANTED
+
+
+def blank() -> Message[None]:
+    return Message("default", "act", (), {}, {})

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from relier.store.calls import BATCH, Calls, decode, flag, micros
+from relier.store.calls import Calls, decode, flag, micros
 from relier.store.connection import Argument, ScriptCall
 from relier.store.keys import SHARDS
 
@@ -15,6 +16,8 @@ from relier.store.keys import SHARDS
 KEPT = 30 * 86_400.0
 #: Most marks that are kept: each is asked for at every claim.
 MOST = 200
+#: Most tasks that one script ends, and scripts in one round trip: Redis serves nobody else meanwhile.
+PAGE, TOGETHER = 50, 4
 #: Whom a purge of everything concerns.
 EVERYTHING = "*"
 
@@ -88,10 +91,10 @@ class Purges(Calls):
         by_shard: dict[int, list[int]] = {}
         for number, copy in enumerate(copies):
             by_shard.setdefault(copy.shard, []).append(number)
-        pieces = [(s, numbers[i : i + BATCH]) for s, numbers in by_shard.items() for i in range(0, len(numbers), BATCH)]
+        pieces = [(s, numbers[i : i + PAGE]) for s, numbers in by_shard.items() for i in range(0, len(numbers), PAGE)]
         calls = [self._copies_call(purge, shard, [copies[n] for n in numbers], only_tell) for shard, numbers in pieces]
         found = [Judgement.KEPT] * len(copies)
-        for (_, numbers), replies in zip(pieces, self._runner.run_many(calls) if calls else (), strict=True):
+        for (_, numbers), replies in zip(pieces, self._run_some(calls), strict=True):
             for number, reply in zip(numbers, replies, strict=True):
                 found[number] = Judgement(decode(reply))
         return found
@@ -107,10 +110,14 @@ class Purges(Calls):
         cursors: dict[int, bytes | str] = dict.fromkeys(range(SHARDS), "0")
         while cursors:
             terms = self._terms(purge, only_tell)
-            calls = [self._call("purge_waiting", s, "", *terms, cursor, BATCH) for s, cursor in cursors.items()]
-            replies = dict(zip(cursors, self._runner.run_many(calls), strict=True))
+            calls = [self._call("purge_waiting", s, "", *terms, cursor, PAGE) for s, cursor in cursors.items()]
+            replies = dict(zip(cursors, self._run_some(calls), strict=True))
             yield sum(int(purged) for _, purged in replies.values())
             cursors = {s: cursor for s, (cursor, _) in replies.items() if cursor not in (b"0", "0")}
+
+    def _run_some(self, calls: Sequence[ScriptCall]) -> Iterator[Any]:
+        for i in range(0, len(calls), TOGETHER):
+            yield from self._runner.run_many(calls[i : i + TOGETHER])
 
     def _terms(self, purge: Purge, only_tell: bool) -> tuple[Argument, ...]:
         at, written = purge.at * 1_000_000, micros(purge.written)
