@@ -31,7 +31,7 @@ def deploy(fleet: Harness, helper: str) -> Process:
     """Put a release in the place of the one before, and start a worker of it."""
     (fleet.folder / "shop_tasks.py").write_text(TASKS)
     (fleet.folder / "shop_amounts.py").write_text(helper)
-    worker = fleet.worker(actors="shop_tasks")
+    worker = fleet.worker(actors=f"{fleet.actor_module},shop_tasks")
     worker.wait_ready()
     return worker
 
