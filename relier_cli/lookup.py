@@ -10,6 +10,10 @@ from relier.errors import RelierError
 from relier.store import Record, Store
 from relier.store.survey import Survey
 from relier_cli.output import iso
+from relier_cli.timeline import Moment, timeline
+
+#: Fewest characters that name a task by the beginning of its id.
+SHORTEST = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +26,50 @@ class Found:
     dead_lettered_at: float
     events: list[dict[str, str]]
 
+    def timeline(self) -> list[Moment]:
+        return timeline(self.record, self.events, self.dead_lettered_at)
+
 
 def find(store: Store, task_id: str) -> Found:
-    """Return a task's record. Raises `RelierError` when there is none."""
+    """Return the record of a task, named by its id or by how only that begins. Raises `RelierError` for none."""
     survey = Survey(store)
     shard = survey.locate(task_id)
     record = None if shard is None else store.records([task_id], shard).get(task_id)
-    if record is None and store.known(task_id).outcome == "completed":
-        raise RelierError(f"Task {task_id!r} has completed; its result is kept, its record was forgotten.")
-    if shard is None or record is None:
+    if shard is None:
+        task_id, shard = _completed(survey, task_id)
+        record = store.records([task_id], shard).get(task_id)
+    if record is None:
         raise RelierError(
-            f"There is no record of task {task_id!r}: no worker has claimed it yet, or it ended and was forgotten."
-            " Had its message been refused as not what a producer sent, `rl dlq list` would have it under raw-…."
+            f"Task {task_id!r} has ended; its record was forgotten. {_ENDED[store.known(task_id).outcome]}"
         )
-    summary = survey.shard(shard).get(task_id)
+    summary = survey.some([(task_id, shard)]).get(task_id)
     status = summary.status(survey.now()) if summary else record.status
     died = survey.dead_lettered_at(task_id, shard)
     return Found(record, shard, status, died, survey.events_of(task_id, shard))
+
+
+#: What is still known of tasks without a record.
+_ENDED = {
+    "completed": "It has completed; its result is kept.",
+    "discarded": "It was cancelled before any worker had it.",
+    "": "Look again.",
+}
+
+
+def _completed(survey: Survey, beginning: str) -> tuple[str, int]:
+    """Return the one task whose id begins so, and its shard. Raises `RelierError`."""
+    found = survey.beginning_with(beginning) if len(beginning) >= SHORTEST else {}
+    if len(found) == 1:
+        return next(iter(found.items()))
+    if found:
+        some = ", ".join(sorted(found)[:5])
+        raise RelierError(
+            f"{len(found)} tasks have an id that begins with {beginning!r}: {some}{'…' * (len(found) > 5)}"
+        )
+    raise RelierError(
+        f"There is no record of task {beginning!r}: no worker has claimed it yet, or it ended and was forgotten."
+        " Had its message been refused as not what a producer sent, `rl dlq list` would have it under raw-…."
+    )
 
 
 def described(found: Found) -> dict[str, Any]:
@@ -56,5 +87,6 @@ def described(found: Found) -> dict[str, Any]:
         "started_at": iso(record.granted_at) if record.owner else None,
         "due_at": iso(record.due_at),
         "dead_lettered_at": iso(found.dead_lettered_at),
+        "timeline": [moment.data() for moment in found.timeline()],
         "events": [{**event, "at": iso(int(event["at"]) / 1e6)} for event in found.events],
     }

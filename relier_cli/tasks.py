@@ -12,14 +12,19 @@ from dramatiq import Broker
 
 from relier.brokers import default_broker
 from relier.cancelling import cancel_task
-from relier.errors import RelierError
+from relier.dead_letters import claims
 from relier.fleet_checks import depths
+from relier.retrying import RETRIED, retry_task
+from relier.retrying import TOLD as RETRY_TOLD
 from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.survey import Summary, Survey
+from relier_cli.inflight import inflight
 from relier_cli.lookup import described, find
+from relier_cli.moments import moment
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_fields, print_json, print_table, print_text
+from relier_cli.timeline import print_timeline
 
 app = typer.Typer(help="Tasks: what runs, what waits and why.", no_args_is_help=True)
 
@@ -37,6 +42,34 @@ class Listing:
     counts: dict[str, int]
     #: Messages that wait in the broker; before their first claim they have no record.
     in_broker: dict[str, int]
+    #: What refused messages claim to be.
+    claimed: dict[str, dict[str, str | None]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the tasks as the JSON of the list has them."""
+        nothing = {"claimed_id": None, "claimed_actor": None}
+        return [{**row(task, self.now), **self.claimed.get(task.task_id, nothing)} for task in self.tasks]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which tasks are wanted; what is None does not matter."""
+
+    state: str | None = None
+    actor: str | None = None
+    queue: str | None = None
+    reason: str | None = None
+    since: float = 0.0
+
+    def takes(self, task: Summary, status: str) -> bool:
+        pairs = ((self.state, status), (self.actor, task.actor), (self.queue, task.queue), (self.reason, task.reason))
+        return all(wanted in (None, found) for wanted, found in pairs) and task.created_at >= int(self.since)
+
+
+def _moment(value: str | None) -> str | None:
+    if value is not None:
+        moment(value, 0.0)
+    return value
 
 
 def _state(value: str | None) -> str | None:
@@ -50,6 +83,14 @@ def list_tasks(
     state: Annotated[
         str | None, typer.Option(callback=_state, help=f"One of {', '.join(STATES)}. Default: all.")
     ] = None,
+    *,
+    actor: Annotated[str | None, typer.Option(help="Only those of this actor.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only those of this queue.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those with this reason, such as 'no consumer'.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(callback=_moment, help="Only those made since: so long ago (30m, 2h, 3d), or a time (ISO 8601)."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most tasks shown.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -57,17 +98,18 @@ def list_tasks(
 
     A task has one from its first claim on, or from its push when it is delayed; before, it is a message in the
     broker, and is counted only. `due` is what waits for the resurrector; the reason `no consumer` says that no
-    worker consumes its queue.
+    worker consumes its queue. The counts are of all tasks, whatever is shown.
 
-    Example: rl tasks list --state due
+    Example: rl tasks list --state due --queue reports --since 2h
     """
     settings = get_settings()
     with opened_store(settings) as store:
-        listing = fetch(store, default_broker(settings), settings, state, limit)
+        wanted = Filter(state, actor, queue, reason, moment(since, Survey(store).now()) if since else 0.0)
+        listing = fetch(store, default_broker(settings), settings, wanted, limit)
     if as_json:
         print_json(
             {
-                "tasks": [row(task, listing.now) for task in listing.tasks],
+                "tasks": listing.rows(),
                 "counts": listing.counts,
                 "in_broker": listing.in_broker,
             }
@@ -76,8 +118,8 @@ def list_tasks(
         show(listing)
 
 
-def fetch(store: Store, broker: Broker, settings: Settings, state: str | None, limit: int) -> Listing:
-    """Read every record; keep the newest `limit` of the wanted state."""
+def fetch(store: Store, broker: Broker, settings: Settings, filter_: Filter, limit: int) -> Listing:
+    """Read every record; keep the newest `limit` of those that are wanted."""
     survey = Survey(store)
     now = survey.now()
     counts = dict.fromkeys(STATES, 0)
@@ -87,11 +129,21 @@ def fetch(store: Store, broker: Broker, settings: Settings, state: str | None, l
         status = summary.status(now)
         counts[status] = counts.get(status, 0) + 1
         queues.add(summary.queue)
-        if state is None or status == state:
+        if filter_.takes(summary, status):
             wanted.append(summary)
     newest = heapq.nlargest(limit, wanted, key=lambda s: (s.created_at, s.granted_at, s.due_at, s.task_id))
     queues |= {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
-    return Listing(newest, now, counts, depths(broker, queues - {""}))
+    return Listing(newest, now, counts, depths(broker, queues - {""}), claimed_by(store, newest))
+
+
+def claimed_by(store: Store, tasks: list[Summary]) -> dict[str, dict[str, str | None]]:
+    """Return what refused messages claim to be: only their bytes tell."""
+    by_shard: dict[int, list[str]] = {}
+    for task in tasks:
+        if not task.actor and task.state == "d":
+            by_shard.setdefault(task.shard, []).append(task.task_id)
+    records = [record for shard, ids in by_shard.items() for record in store.records(ids, shard).values()]
+    return {record.task_id: claims(record) for record in records}
 
 
 def row(task: Summary, now: float) -> dict[str, Any]:
@@ -126,7 +178,9 @@ def show(listing: Listing) -> None:
         "due_at",
     )
     headers = ("id", "status", "actor", "queue", "reason", "worker", "attempts", "crashes", "created", "due")
-    rows = [row(task, listing.now) for task in listing.tasks]
+    rows = listing.rows()
+    for r in rows:
+        r["actor"] = r["actor"] or (r["claimed_actor"] and f"(claims {r['claimed_actor']})")
     print_table(headers, ([r[name] for name in names] for r in rows))
     counts = Counter(listing.counts)
     typer.echo(
@@ -137,10 +191,17 @@ def show(listing: Listing) -> None:
 
 
 @app.command()
-def inspect(task_id: TaskId, as_json: AsJson = False) -> None:
-    """Tell all there is of one task: state, arguments, every run and what was not ordinary.
+def inspect(
+    task_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The task's id, or how it begins: 6 characters at least.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Tell all there is of one task: state, arguments, and all that happened to it in the order of time.
 
-    Example: rl tasks inspect 3f6c… --json
+    It prints the task's arguments: mind who looks.
+
+    Example: rl tasks inspect 3f6c7a
     """
     with opened_store() as store:
         data = described(find(store, task_id))
@@ -150,26 +211,34 @@ def inspect(task_id: TaskId, as_json: AsJson = False) -> None:
         show_task(data)
 
 
+#: What the timeline tells, or nobody asks for at night.
+_HIDDEN = (
+    "runs",
+    "events",
+    "timeline",
+    "exception",
+    "state",
+    "args",
+    "kwargs",
+    "fence",
+    "suspect",
+    "started_at",
+    "due_at",
+)
+
+
 def show_task(data: dict[str, Any]) -> None:
     """Print one task."""
     exception = data["exception"]
-    hidden = ("runs", "events", "exception", "state", "args", "kwargs", "fence", "suspect")
     print_fields(
         [
-            *((name.replace("_", " "), value) for name, value in data.items() if name not in hidden),
+            *((name.replace("_", " "), value) for name, value in data.items() if name not in _HIDDEN),
             ("arguments", None if data["args"] is None else _call(data["args"], data["kwargs"])),
             ("exception", exception and f"{exception['type']}: {exception['message']}"),
         ]
     )
-    if data["runs"]:
-        typer.echo(f"\nended runs ({len(data['runs'])}):")
-        names = ("worker", "started_at", "ended_at", "outcome", "detail")
-        print_table(names, ([run[name] for name in names] for run in data["runs"]))
-    if data["events"]:
-        typer.echo("\nevents:")
-        for event in data["events"]:
-            more = " ".join(f"{k}={v}" for k, v in event.items() if k not in ("at", "event", "task"))
-            print_text(f"{event['at']}  {event['event']}  {more}".rstrip())
+    typer.echo()
+    print_timeline(data)
 
 
 def _call(args: list[Any], kwargs: dict[str, Any]) -> str:
@@ -178,24 +247,48 @@ def _call(args: list[Any], kwargs: dict[str, Any]) -> str:
 
 @app.command()
 def cancel(task_id: TaskId, as_json: AsJson = False) -> None:
-    """Cancel a task. One that runs is asked to stop, which only async actors can.
+    """Cancel a task: one that waits never runs, one that runs is interrupted and runs no more. May be repeated.
 
-    Example: rl tasks cancel 3f6c…
+    Coroutines are cancelled at their next await, functions interrupted at their next line of Python. A dead letter is
+    discarded. The answer says what was asked for; the task's status says what came of it.
+
+    Example: rl tasks cancel 3f6c7a1e-…
     """
     with opened_store() as store:
-        outcome = request_cancel(store, task_id)
+        outcome: str = cancel_task(store, task_id, who(), None, dead_letters=True)
+    _answer(task_id, outcome, CANCELLED, as_json, ok=outcome != "ended")
+
+
+#: What became of a request to cancel a task, in words for people.
+CANCELLED = {
+    "cancelled": "cancelled: it never runs again",
+    "marked": "marked: nothing is known of it. If it waits in the broker it will not run; it may have run and been"
+    " forgotten",
+    "asked": "asked: its worker was told to interrupt it, and it does not run again. `rl tasks inspect` shows what came"
+    " of it",
+    "running": "running: its worker does not listen now, and hears of it within 10 s of being back; it does not run"
+    " again",
+    "ended": "ended: it had completed or was discarded before",
+}
+
+
+@app.command()
+def retry(task_id: TaskId, as_json: AsJson = False) -> None:
+    """Let a task run now: a dead letter is released, one that waits for its time or a retry is due at once.
+
+    Example: rl tasks retry 3f6c7a1e-…
+    """
+    with opened_store() as store:
+        outcome = retry_task(store, task_id, who())
+    _answer(task_id, outcome, RETRY_TOLD, as_json, ok=outcome in RETRIED)
+
+
+def _answer(task_id: str, outcome: str, told: dict[str, str], as_json: bool, *, ok: bool) -> None:
     if as_json:
-        print_json({"id": task_id, "outcome": outcome})
+        print_json({"id": task_id, "outcome": outcome, "told": told[outcome]})
     else:
-        print_text(f"{task_id}: {outcome}")
-    raise typer.Exit(0 if outcome in ("cancelled", "asked") else 1)
+        print_text(f"{task_id}: {told[outcome]}")
+    raise typer.Exit(0 if ok else 1)
 
 
-def request_cancel(store: Store, task_id: str) -> str:
-    """Cancel a task, or ask its owner to; returns what `relier.cancelling` says."""
-    known = store.known(task_id)
-    if not known.state:
-        raise RelierError(
-            f"There is no record of task {task_id!r}. A message that no worker has claimed cannot be named yet."
-        )
-    return cancel_task(store, task_id, who(), known.shard, dead_letters=True)
+app.command()(inflight)

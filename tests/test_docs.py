@@ -359,7 +359,8 @@ class Shell:
         pattern = re.escape(line)
         pattern = re.sub(r"[0-9a-f]{8}(\\-[0-9a-f]+){4}", r"[0-9a-f-]{36}", pattern)
         pattern = re.sub(r"[\w.-]+:\d+:[0-9a-f]{8,10}", r"\\S+:\\d+:[0-9a-f]{10}", pattern)
-        pattern = re.sub(r"\d{4}\\-\d\d\\-\d\dT[\d:]+\\.\d+Z", r"[\\d:TZ.-]+", pattern)
+        pattern = re.sub(r"\d{4}\\-\d\d\\-\d\d(T|\\ )[\d:]+\\.\d+Z?", r"[\\d:TZ. -]+", pattern)
+        pattern = re.sub(r"[\d.\\]+\\ m?s(?=\\| |$)", r"[\\d.]+ m?s", pattern)
         pattern = re.sub(r"\d{4,}", r"\\d+", pattern)
         return re.search(re.sub(r"(\\ )+", r"\\s+", pattern), self.output()) is not None
 

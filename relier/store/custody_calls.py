@@ -108,6 +108,13 @@ class CustodyCalls(Calls):
         reply = [decode(part) for part in self._run("hold", where, "", *args)]
         return (reply[0], reply[1], int(reply[2])) if len(reply) > 1 else (reply[0], "", 0)
 
+    def retry(self, task_id: str, who: str, shard: int) -> str:
+        """Let a task that waits in the store be published at once.
+
+        Returns `due`, or why not: queued, waits for its key, running, dead, ended, unknown, newer.
+        """
+        return decode(self._run("retry", shard, "", task_id, who))
+
     def mark_elsewhere(self, task_id: str) -> int | None:
         """Mark a task of which nothing is known as cancelled in every shard that its id does not name.
 

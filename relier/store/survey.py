@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from relier.store.calls import BATCH
 from relier.store.holds import ACTOR_PARKED, PAUSED
 from relier.store.keys import CLOCKS, SHARDS
 from relier.store.records import status_of
@@ -14,6 +15,9 @@ from relier.store.store import Store
 
 #: About how many records one page has.
 PAGE = 200
+
+#: Among how many records ids are searched by their beginning.
+SEARCHED = 1_000_000
 
 #: How the score of an id ends that is only a mark: somebody cancelled a task that may come to its shard.
 MARK = ".5"
@@ -119,6 +123,44 @@ class Survey:
                 found[summary.task_id] = summary
             if cursor in (b"0", "0"):
                 return found
+
+    def some(self, places: Iterable[tuple[str, int]]) -> dict[str, Summary]:
+        """Return those of some tasks, given with their shards, that have a record; in one round trip."""
+        by_shard: dict[int, list[str]] = {}
+        for task_id, shard in places:
+            by_shard.setdefault(shard, []).append(task_id)
+        pieces = [(shard, ids[i : i + BATCH]) for shard, ids in by_shard.items() for i in range(0, len(ids), BATCH)]
+        calls = [(script("glance"), self._store.keys.shard(shard, ""), ("", *ids)) for shard, ids in pieces]
+        replies = self._runner.run_many(calls) if calls else []
+        found = [_summary(shard, row) for (shard, _), rows in zip(pieces, replies, strict=True) for row in rows]
+        return {summary.task_id: summary for summary in found}
+
+    def beginning_with(self, text: str) -> dict[str, int]:
+        """Return the tasks with a record whose ids begin so, with their shards: some, when they are many.
+
+        It looks at every id, at some 500,000 a second: none is found when there are more than `SEARCHED`.
+        """
+        keys = {shard: self._store.keys.shard(shard, "")[0] for shard in range(SHARDS)}
+        if sum(self._runner.commands(("HLEN", key) for key in keys.values())) > SEARCHED:
+            return {}
+        pattern = "".join(f"\\{char}" if char in "*?[]^\\" else char for char in text) + "*"
+        found: dict[str, int] = {}
+        cursors: dict[int, Any] = dict.fromkeys(keys, "0")
+        while cursors and len(found) < PAGE:
+            scans = [
+                ("HSCAN", keys[shard], cursor, "MATCH", pattern, "COUNT", 1000) for shard, cursor in cursors.items()
+            ]
+            pages = dict(zip(cursors, self._runner.commands(scans), strict=True))
+            for shard, (_, page) in pages.items():
+                found.update((_text(task_id), shard) for task_id in page[::2])
+            cursors = {shard: cursor for shard, (cursor, _) in pages.items() if cursor not in (b"0", "0")}
+        return found
+
+    def owned_by(self, workers: Iterable[str]) -> list[tuple[str, int]]:
+        """Return the tasks that workers own, with their shards: those that run and those whose hooks do."""
+        keys = [(self._store.keys.shard(shard, worker)[-1], shard) for worker in workers for shard in range(SHARDS)]
+        pages = self._runner.commands(("ZRANGE", key, 0, -1) for key, _ in keys) if keys else []
+        return [(_text(task_id), shard) for (_, shard), page in zip(keys, pages, strict=True) for task_id in page]
 
     def _remembered(self, shard: int) -> Iterator[str]:
         cursor: Any = "0"

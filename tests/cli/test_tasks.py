@@ -72,10 +72,13 @@ def test_a_task_is_told_with_arguments_runs_and_events(rl: CommandLine, store: S
     assert [(run["worker"], run["outcome"]) for run in data["runs"]] == [("w1", "crashed")]
     assert [event["event"] for event in data["events"]] == ["crashed"]
     assert data["created_at"].endswith("Z")
+    assert [moment["what"] for moment in data["timeline"]] == ["enqueued", "run 1 began", "run 1 crashed"]
 
     text = rl("tasks", "inspect", sending.task_id).stdout
     assert "arguments:           ('seven', 7, deep=True)" in text
-    assert "ended runs (1):" in text
+    assert " run 1 crashed w1 after " in " ".join(text.splitlines()[-2].split())
+    assert text.splitlines()[-1].startswith("next ")
+    assert "the sweep publishes it" in text.splitlines()[-1]
 
 
 def test_bytes_that_cannot_be_decoded_are_shown_raw(rl: CommandLine, store: Store, tasks: Tasks) -> None:
@@ -85,7 +88,7 @@ def test_bytes_that_cannot_be_decoded_are_shown_raw(rl: CommandLine, store: Stor
     assert (data["args"], data["raw_base64"]) == (None, "/wA=")
 
 
-@pytest.mark.parametrize("command", [["tasks", "inspect"], ["tasks", "cancel"], ["dlq", "inspect"]])
+@pytest.mark.parametrize("command", [["tasks", "inspect"], ["dlq", "inspect"]])
 def test_an_unknown_task_is_one_line(rl: CommandLine, command: list[str]) -> None:
     done = rl(*command, "nobody")
     assert done.returncode == 1
@@ -95,14 +98,15 @@ def test_an_unknown_task_is_one_line(rl: CommandLine, command: list[str]) -> Non
 
 def test_a_waiting_task_is_cancelled(rl: CommandLine, store: Store, tasks: Tasks) -> None:
     waiting = tasks.scheduled()
-    assert rl.json("tasks", "cancel", waiting.task_id) == {"id": waiting.task_id, "outcome": "cancelled"}
+    answer = rl.json("tasks", "cancel", waiting.task_id)
+    assert answer == {"id": waiting.task_id, "outcome": "cancelled", "told": "cancelled: it never runs again"}
     assert store.status(waiting.task_id) == "discarded"
     assert rl("tasks", "cancel", waiting.task_id).returncode == 0  # as it was
 
 
 def test_the_owner_of_a_running_task_is_asked_to_cancel_it(rl: CommandLine, store: Store, tasks: Tasks) -> None:
     sending, _ = tasks.running()
-    assert rl("tasks", "cancel", sending.task_id).stdout == f"{sending.task_id}: running\n"  # nobody listens
+    assert rl("tasks", "cancel", sending.task_id).stdout.startswith(f"{sending.task_id}: running: its worker does not")
 
     with store.client.pubsub() as listener:
         listener.subscribe(store.keys.control(Tasks.worker))
@@ -110,6 +114,82 @@ def test_the_owner_of_a_running_task_is_asked_to_cancel_it(rl: CommandLine, stor
         done = rl("tasks", "cancel", sending.task_id)
         heard = listener.get_message(timeout=60)
 
-    assert (done.returncode, done.stdout) == (0, f"{sending.task_id}: asked\n")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{sending.task_id}: asked: its worker was told")
+    assert store.record(sending.task_id).reason == "cancel asked"  # type: ignore[union-attr]
     assert heard is not None
     assert json.loads(heard["data"]) == {"v": 1, "type": "cancel", "task": sending.task_id}
+
+
+def test_a_task_of_which_nothing_is_known_is_marked(rl: CommandLine, store: Store) -> None:
+    for _ in range(2):
+        assert rl.json("tasks", "cancel", "nobody")["outcome"] == "marked"
+    assert store.counters() == {"accepted": 1, "discarded": 1, "discarded:cancelled": 1}
+    assert rl("audit").returncode == 0
+    listing = rl.json("tasks", "list")
+    assert [task["id"] for task in listing["tasks"]] == ["nobody"]
+    assert listing["counts"]["discarded"] == 1
+    assert rl.json("tasks", "inspect", "nobody")["status"] == "discarded"
+
+
+def test_an_ended_task_is_not_cancelled(rl: CommandLine, tasks: Tasks) -> None:
+    done = rl("tasks", "cancel", tasks.discarded().task_id)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ended: it had completed or was discarded" in done.stdout
+
+
+def test_a_waiting_task_is_retried_at_once_and_says_by_whom(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    waiting = tasks.scheduled()
+    assert rl.json("tasks", "retry", waiting.task_id)["outcome"] == "due"
+    (due,) = store.tasks.due(range(64), 10)[1]
+    assert due.task_id == waiting.task_id
+    whats = [(m["what"], m["by"][:3]) for m in rl.json("tasks", "inspect", waiting.task_id)["timeline"][1:]]
+    assert whats == [("retried", "rl:")]
+
+
+def test_a_dead_letter_is_retried_by_its_release(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    dead = tasks.dead()
+    assert rl.json("tasks", "retry", dead.task_id)["outcome"] == "released"
+    assert store.status(dead.task_id) == "scheduled"
+
+
+def test_what_runs_waits_in_the_broker_or_ended_is_not_retried(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    running, ended, queued = tasks.running()[0], tasks.discarded(), tasks.scheduled(0.0)
+    published(store)
+    for task_id, told in {
+        running.task_id: "running",
+        ended.task_id: "ended",
+        queued.task_id: "queued",
+        "nobody": "unknown",
+    }.items():
+        done = rl("tasks", "retry", task_id)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout.startswith(f"{task_id}: {told}:")
+
+
+def test_a_task_is_named_by_how_its_id_begins(rl: CommandLine, tasks: Tasks) -> None:
+    known = [tasks.scheduled().task_id for _ in range(3)][1]
+    assert rl.json("tasks", "inspect", known[:13])["id"] == known
+    assert rl("tasks", "inspect", known[:5]).stderr.startswith(f"There is no record of task '{known[:5]}'")
+    assert rl("tasks", "inspect", known[:5] + "*").returncode == 1  # It is no pattern.
+
+
+def test_filters_narrow_the_list_but_not_the_counts(rl: CommandLine, tasks: Tasks) -> None:
+    wanted = tasks.scheduled(queue="reports")
+    tasks.scheduled()
+    tasks.dead()
+    for options in (("--queue", "reports"), ("--queue", "reports", "--actor", "work", "--since", "1h")):
+        listing = rl.json("tasks", "list", *options)
+        assert [task["id"] for task in listing["tasks"]] == [wanted.task_id]
+        assert listing["counts"]["scheduled"] == 2
+    for options in (("--actor", "nobody"), ("--reason", "no consumer"), ("--since", "2100-01-01")):
+        assert rl.json("tasks", "list", *options)["tasks"] == []
+    assert len(rl.json("tasks", "list", "--reason", "ValueError")["tasks"]) == 1
+    assert rl("tasks", "list", "--since", "yesterday").returncode == 2
+
+
+def test_a_refused_message_tells_whose_it_claims_to_be(rl: CommandLine, tasks: Tasks) -> None:
+    letter = tasks.refused("its signature is wrong")
+    (task,) = rl.json("tasks", "list")["tasks"]
+    assert (task["id"], task["actor"], task["claimed_actor"]) == (letter.task_id, "", "work")
+    assert "(claims work)" in rl("tasks", "list").stdout

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 #: Arguments that make a command do something there. The first line of each is also used without a store.
 CALLS: dict[str, list[str]] = {
-    "tasks list": ["", "--state due", "--limit 1"],
+    "tasks list": ["", "--state due", "--limit 1", "--queue default --actor work --since 1d"],
     "tasks inspect": ["{dead}", "{scheduled}", "{running}", "{discarded}", "{refused}"],
-    "tasks cancel": ["{scheduled}"],
+    "tasks cancel": ["{scheduled}", "{running}", "{discarded}", "no-such-task"],
+    "tasks retry": ["{dead}", "{scheduled}", "{running}", "no-such-task"],
     "queue pause": ["default --reason maintenance"],
     "queue resume": ["low_priority"],
     "dlq list": ["", "--limit 1", "--reason KeyError"],
@@ -37,7 +38,7 @@ WITHOUT_STORE = {"demo", "config show"}
 #: Arguments that name something which is not there.
 UNKNOWN: dict[str, str] = {
     "tasks inspect": "no-such-task",
-    "tasks cancel": "no-such-task",
+    "tasks retry": "no-such-task",
     "dlq inspect": "no-such-task",
     "dlq release": "no-such-task",
     "dlq import": "no-such-file",
