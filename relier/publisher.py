@@ -173,7 +173,7 @@ class Publisher:
             self._give_up(due, error)
             return True
         sending = sending_of(self.lanes.broker, message, stamp_of(message), self.settings)
-        self.store.tasks.schedule(replace(sending, body=due.body), _delay_of(message))
+        self.store.tasks.schedule(replace(sending, body=due.body), _delay_of(message), released=True)
         self.store.tasks.discard("", Sending(due.task_id, due.shard, due.queue, "", b""), 0, "reissued")
         return True
 

@@ -19,8 +19,14 @@ MARK_KEPT = 7 * 86_400.0
 class CustodyCalls(Calls):
     """Operations of whoever enqueues, and of people."""
 
-    def schedule(self, sending: Sending, delay: float) -> bool:
-        """Take custody of a task and publish it after `delay` seconds. False: its id is already known."""
+    def schedule(self, sending: Sending, delay: float, *, released: bool = False) -> bool:
+        """Take custody of a task and publish it after `delay` seconds. False: its id is already known.
+
+        `released`: a person let it go on, so purges before that do not concern it.
+        """
+        if released and not sending.job:
+            reply = self._run("schedule", sending.shard, "", *_scheduled(sending, delay), flag(released))
+            return decode(reply) == "scheduled"
         return self.schedule_many([(sending, delay)])[0]
 
     def schedule_many(self, sendings: Iterable[tuple[Sending, float]]) -> list[bool]:

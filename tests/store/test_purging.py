@@ -269,6 +269,15 @@ def test_a_release_between_the_writing_of_a_mark_and_its_time_is_exempt(desk: De
     assert desk.deliver(seen=desk.published()) is Verdict.GRANTED
 
 
+def test_a_refused_message_that_was_released_is_exempt_too(desk: Desk) -> None:
+    purge = desk.purge()
+
+    assert desk.tasks.schedule(desk.sending(), 0, released=True)
+
+    assert desk.waiting(purge) == 0
+    assert desk.deliver(seen=desk.published()) is Verdict.GRANTED
+
+
 def test_a_release_is_not_exempt_from_a_later_purge(desk: Desk) -> None:
     desk.fail(desk.run(created=START))
     desk.tasks.hold("t", "release", "me", SHARD)
