@@ -78,7 +78,7 @@ class Runs(Judge):
             expected = {"let go": "released"}.get(action, "purged") if before and before.state == "d" else "pending"
             expected = expected if died and place.died == died else "gone"
             self.check(happened == (expected if before else "unknown"), f"{action}: {happened}, it was {before}")
-        self.judge(action, {task_id})
+        self.judge("release" if action == "let go" else action, {task_id})
         died = self._died(task_id, shard)
         if died:
             ledger.exported = next(read_entries(letters, [Place(died, shard, task_id)]), None)
