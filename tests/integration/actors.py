@@ -103,6 +103,7 @@ class Actors:
             soft_timeout=50,
             hard_timeout=60,
             schema_version=2,
+            park_after=100,
             store_results=True,
         )
         self.newest: Any = rl_actor(newest, broker=broker, job_key="{job}", min_backoff=600_000, max_backoff=600_000)
