@@ -35,7 +35,7 @@ if rec[STATE] == 'd' then
 end
 local protections = ARGV[11] ~= '' and cjson.decode(ARGV[11]) or {}
 local key, job = protections.key, protections.job
-rec[ON_DEAD] = not is_notice(id) and protections.dead or ''
+rec[ON_DEAD] = protections.dead and not is_notice(id) and protections.dead or ''
 if key then keys().ask(id, rec, key, now) end -- It runs, whatever the answer is.
 if job and rec[JOB] == '' and not jobs().join(id, rec, job, now, KEPT) then return 'refused' end
 disown(id, rec)

@@ -93,7 +93,7 @@ local function grant(verdict)
     save(id, rec)
     return { 'settled' }
   end
-  rec[ON_DEAD] = not is_notice(id) and protections.dead or ''
+  rec[ON_DEAD] = protections.dead and not is_notice(id) and protections.dead or ''
   if has_notice_body(rec) then rec[BODY] = ARGV[12] end
   local answer, owner
   if asked_to_end(rec) then

@@ -10,13 +10,6 @@ local LETTER_FORMAT, MESSAGE_KEPT = 1, 120
 local L_VERSION, L_ACTOR, L_QUEUE, L_REASON, L_FINGERPRINT, L_DIED, L_ATTEMPTS, L_CRASHES, L_PAYLOAD_VERSION, L_MESSAGE, L_CREATED =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 
--- On one line, and cut between two characters.
-local function beginning(text)
-  text = string.gsub(text, '%s+', ' ')
-  if #text <= MESSAGE_KEPT then return text end
-  return (string.gsub(string.sub(text, 1, MESSAGE_KEPT), '[\192-\247][\128-\191]*$', ''))
-end
-
 -- Returns the text of a failure as hooks.encode_failure wrote it; '' when the application's encoder is not ours.
 local function failure_text(encoded)
   local ok, failure = pcall(cjson.decode, encoded)
@@ -25,6 +18,13 @@ local function failure_text(encoded)
 end
 
 local function summary(rec, died, message)
+  -- On one line, and cut between two characters.
+  local function beginning(text)
+    text = string.gsub(text, '%s+', ' ')
+    if #text <= MESSAGE_KEPT then return text end
+    return (string.gsub(string.sub(text, 1, MESSAGE_KEPT), '[\192-\247][\128-\191]*$', ''))
+  end
+
   local runs = rec[RUNS] or {}
   message = message or (#runs > 0 and runs[#runs][5]) or failure_text(rec[RESULT])
   return { LETTER_FORMAT, rec[ACTOR], rec[QUEUE], rec[REASON], rec[FINGERPRINT], died, rec[ATTEMPT], rec[CRASHES],
@@ -40,31 +40,34 @@ local NOTICE = '\0relier notice 1\n'
 local function is_notice(id) return string.find(id, '%.dead%.%d+$') ~= nil end
 local function has_notice_body(rec) return string.sub(rec[BODY], 1, #NOTICE) == NOTICE end
 
--- Texts, each behind its length: bodies and failures may hold any bytes.
-local function framed(texts)
-  local out = {}
-  for i, text in ipairs(texts) do out[i] = #text .. ':' .. text end
-  return table.concat(out)
-end
-
--- The dead record, as relier/notices.py reads it.
-local function dead_record(id, rec, now)
-  local at = rec[CHECKPOINT]
-  if string.sub(at, 1, 1) == 's' then at = 's' .. int(#at - 1) end
-  local texts = { id, rec[ACTOR], rec[QUEUE], rec[REASON], rec[FINGERPRINT], int(rec[FENCE]), int(rec[ATTEMPT]), int(rec[CRASHES]),
-                  int(rec[MAX_CRASHES]), int(rec[PAYLOAD_VERSION]), int(rec[CREATED] * 1000000), int(now), int(rec[ALIKE]), at, rec[RESULT], rec[BODY] }
-  for _, run in ipairs(rec[RUNS] or {}) do
-    for _, text in ipairs({ run[1], int(run[2]), int(run[3]), run[4], run[5] }) do texts[#texts + 1] = text end
-  end
-  return framed(texts)
-end
-
--- Returns the notice's id.
+-- Returns the notice's id; nil when there is none.
 local function notify(id, rec, now)
   local queue, actor, version, crashes = string.match(rec[ON_DEAD], '^(.-)\n(.-)\n(%d+)\n(%d+)$')
+  if not queue then return nil end
   local notice_id = id .. '.dead.' .. int(rec[FENCE])
-  if not queue or redis.call('HEXISTS', REC, notice_id) == 1 or remembered(notice_id) then return notice_id end
-  local notice = new_record('s', now, queue, actor, tonumber(crashes), tonumber(version), NOTICE .. dead_record(id, rec, now))
+  if redis.call('HEXISTS', REC, notice_id) == 1 or remembered(notice_id) then return notice_id end
+
+  -- Texts, each behind its length: bodies and failures may hold any bytes.
+  local function framed(texts)
+    local out = {}
+    for i, text in ipairs(texts) do out[i] = #text .. ':' .. text end
+    return table.concat(out)
+  end
+
+  -- The dead record, as relier/store/notices.py reads it.
+  local function dead_record()
+    local at = rec[CHECKPOINT]
+    if string.sub(at, 1, 1) == 's' then at = 's' .. int(#at - 1) end
+    local texts = { id, rec[ACTOR], rec[QUEUE], rec[REASON], rec[FINGERPRINT], int(rec[FENCE]), int(rec[ATTEMPT]), int(rec[CRASHES]),
+                    int(rec[MAX_CRASHES]), int(rec[PAYLOAD_VERSION]), int(rec[CREATED] * 1000000), int(now), int(rec[ALIKE]), at,
+                    rec[RESULT], rec[BODY] }
+    for _, run in ipairs(rec[RUNS] or {}) do
+      for _, text in ipairs({ run[1], int(run[2]), int(run[3]), run[4], run[5] }) do texts[#texts + 1] = text end
+    end
+    return framed(texts)
+  end
+
+  local notice = new_record('s', now, queue, actor, tonumber(crashes), tonumber(version), NOTICE .. dead_record())
   notice[FENCE], notice[STICKY] = next_fence(now), true
   save(notice_id, notice)
   set_due(notice_id, AT_ONCE)
@@ -80,10 +83,11 @@ local function to_dlq(id, rec, now, reason, message)
   redis.call('HSET', LETTERS, id, cmsgpack.pack(summary(rec, now, message)))
   redis.call('ZREM', DUE, id)
   count('dead')
-  if rec[ON_DEAD] == '' then
-    event(now, 'dead', id, 'reason', reason)
+  local notice_id = rec[ON_DEAD] ~= '' and notify(id, rec, now)
+  if notice_id then
+    event(now, 'dead', id, 'reason', reason, 'told', notice_id)
   else
-    event(now, 'dead', id, 'reason', reason, 'told', notify(id, rec, now))
+    event(now, 'dead', id, 'reason', reason)
   end
 end
 
