@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from relier.dead_letters import dead_record
 from relier.envelope import stamp_of
@@ -18,6 +22,7 @@ from relier.notices import message_of
 from relier.store import Due, Failure, Parking, Sending
 from relier.store.notices import is_notice, read_notice
 from tests.store.desk import NOW, SECOND, SHARD, Desk
+from tests.store.look import inconsistencies, look
 
 TOLD = "mails\ntell\n2\n3"
 
@@ -173,3 +178,39 @@ def test_a_broken_notice_is_refused(desk: Desk, cut: int) -> None:
 
     with pytest.raises(PayloadIntegrityError):
         read_notice(notice.body[:-cut])
+
+
+STEPS = ("run", "fail", "fail again", "crash", "cancel", "release", "expire", "publish")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.sampled_from(STEPS), max_size=25))
+def test_there_is_one_notice_for_each_death_whatever_happens(client: redis.Redis, steps: list[str]) -> None:
+    client.flushall()
+    desk = Desk(client)
+    fence, workers, deaths = 0, count(1), set()
+    for step in steps:
+        record = desk.find()
+        worker = f"w{next(workers)}"
+        if step == "run" and (record is None or record.state == "s"):
+            fence = claimed(desk, worker=worker, seen=record.fence if record else 0, max_resurrections=1)
+        elif step in ("fail", "fail again") and fence:
+            failed(desk, fence)
+        elif step == "crash" and record is not None and record.state == "r":
+            desk.bury(record.owner)
+        elif step in ("cancel", "release"):
+            desk.tasks.hold("t", step, "somebody", SHARD)
+        elif step == "expire":
+            desk.wait(100)
+            desk.tasks.expire_letters([SHARD], 50)
+        elif step == "publish":
+            desk.tasks.mark_published(desk.due(), 30.0, 1800.0)
+        after = desk.find()
+        if after is not None and after.state == "d":
+            deaths.add(after.fence)
+
+    found = [str(key, "utf-8") for key in desk.store.runner.command("HKEYS", desk.store.keys.shard(SHARD, "")[0])]
+    assert {int(name.rpartition(".")[2]) for name in found if name.startswith("t.dead.")} == deaths
+    assert desk.count("notices") == desk.count("dead") == len(deaths)
+    assert not inconsistencies(look(desk.store, [SHARD], [f"w{n}" for n in range(1, 30)]))
+    desk.store.runner.close()
