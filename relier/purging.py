@@ -104,8 +104,8 @@ class Purging:
         self.store.purges.mark(self.purge)
         failpoints.hit("purge-marked")
         self._drain(queues)
-        for count in self.store.purges.waiting(self.purge):
-            self.done.in_store += count
+        for ended in self.store.purges.waiting(self.purge):
+            self.done.in_store += len(ended)
             failpoints.hit("purge-swept")
         self._wait()
         return self.done
@@ -117,9 +117,11 @@ class Purging:
         if bodies is None:
             self.done.drained, self.done.unread = None, self._depth(wanted)
         copies = [copy for copy in map(self._copy, bodies or ()) if copy and copy.queue in wanted]
+        found = {copy.task_id for copy in copies}  # Of some the store has a record as well.
         for i in range(0, len(copies), 1000):
             self._note(copies[i : i + 1000], only_tell=True)
-        self.done.in_store = sum(self.store.purges.waiting(self.purge, only_tell=True))
+        for page in self.store.purges.waiting(self.purge, only_tell=True):
+            self.done.in_store += len(set(page) - found)
         return self.done
 
     # -- the broker -------------------------------------------------------------------------------------------------

@@ -105,14 +105,14 @@ class Purges(Calls):
             told += (c.task_id, c.fence, c.queue, c.actor, micros(c.created))
         return self._call("purge_copies", shard, "", *self._terms(purge, only_tell), *told)
 
-    def waiting(self, purge: Purge, *, only_tell: bool = False) -> Iterator[int]:
-        """End the tasks that wait in the store, a page of every shard at a time; yields how many were in each."""
+    def waiting(self, purge: Purge, *, only_tell: bool = False) -> Iterator[list[str]]:
+        """End the tasks that wait in the store, a page of every shard at a time; yields the ids of each."""
         cursors: dict[int, bytes | str] = dict.fromkeys(range(SHARDS), "0")
         while cursors:
             terms = self._terms(purge, only_tell)
             calls = [self._call("purge_waiting", s, "", *terms, cursor, PAGE) for s, cursor in cursors.items()]
             replies = dict(zip(cursors, self._run_some(calls), strict=True))
-            yield sum(int(purged) for _, purged in replies.values())
+            yield [decode(task_id) for _, ids in replies.values() for task_id in ids]
             cursors = {s: cursor for s, (cursor, _) in replies.items() if cursor not in (b"0", "0")}
 
     def _run_some(self, calls: Sequence[ScriptCall]) -> Iterator[Any]:

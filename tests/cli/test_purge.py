@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dramatiq import Message
 
+from relier import rl_actor
 from relier.brokers.redis import RelierRedisBroker
 from relier.settings import Settings
 from relier.store import Store
@@ -71,6 +72,20 @@ def test_without_yes_it_says_what_it_would_do_and_that_is_misuse(
     assert asked.stderr == "Nothing was done. Add --yes to do it.\n"
     assert broker.do_qsize("default") == 3
     assert tasks.store.purges.marks() == 0
+
+
+def test_a_task_that_the_store_has_and_the_broker_too_is_told_once(
+    rl: CommandLine, broker: RelierRedisBroker, store: Store
+) -> None:
+    actor = rl_actor(job_key="{number}", broker=broker, actor_name="work")(lambda number: None)
+    actor.push(1)
+
+    for arguments, done in (((), 2), (("--yes",), 0)):
+        told = rl("queue", "purge", "--all", *arguments)
+        assert (told.returncode, told.stdout.splitlines()[0].split(" purged")[-1]) == (
+            done,
+            ": 1 in the broker (default 1), 0 in the store.",
+        )
 
 
 def test_a_purge_takes_what_is_named_and_leaves_the_rest(

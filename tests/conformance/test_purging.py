@@ -80,7 +80,7 @@ def test_after_a_purge_nothing_older_runs_and_everything_newer_does(fleets: Flee
     assert {fleet.store.status(task) for task in old} == {"discarded"}
 
 
-@where(("embedded",), never=FOREIGN)
+@where((), never=FOREIGN)
 def test_what_runs_goes_on_and_its_retry_does_not(fleets: Fleets) -> None:
     fleet = fleets()
     fleet.worker(threads=2)
@@ -136,7 +136,7 @@ def test_a_released_dead_letter_is_exempt_and_dead_letters_stay(fleets: Fleets) 
         {
             "before-mark": (),
             "purge-marked": (),
-            "purge-judged": ("embedded", "rabbitmq"),
+            "purge-judged": ("rabbitmq",),
             "purge-removed": ("embedded",),
             "purge-swept": (),
         },
@@ -160,7 +160,7 @@ def test_a_purge_that_is_killed_loses_and_doubles_nothing(fleets: Fleets, point:
     assert done.tasks <= len(queued) + len(delayed)
 
 
-@where(("embedded",), never=FOREIGN)
+@where((), never=FOREIGN)
 def test_what_a_killed_purge_left_behind_meets_the_mark(fleets: Fleets) -> None:
     """Also when nobody repeats it."""
     fleet = fleets()

@@ -47,7 +47,7 @@ class Desk(Plain):
         return purge
 
     def waiting(self, purge: Purge, *, only_tell: bool = False) -> int:
-        return sum(self.purges.waiting(purge, only_tell=only_tell))
+        return sum(map(len, self.purges.waiting(purge, only_tell=only_tell)))
 
     def copies(
         self, purge: Purge, *tasks: str, fence: int = 0, created: float = START, actor: str = "act"
