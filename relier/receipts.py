@@ -100,11 +100,11 @@ class TaskReceipt:
     def cancel(self) -> Cancellation:
         """Cancel the task; may be repeated. Raises `StoreUnavailableError` when the store cannot be reached.
 
-        Returns `cancelled`: it ends as `discarded`, and never runs again. `asked`: it runs, and its worker was asked to
-        cancel it, which an async actor notices at its next `await`. `running`: it runs, and cannot be interrupted, as a
-        sync actor cannot. `ended`: it had ended before. `marked`: nothing is known of it; if it waits in the broker it
-        will not run, but it may have run before. Of an idempotent actor's task that waits there an id alone, as of
-        `from_id`, does not tell where it will be: it will run.
+        Returns `cancelled`: it ends as `discarded`, and never runs again. `asked`: it runs, and its worker was told: a
+        coroutine is cancelled at its next `await`, a function interrupted by `TaskCancelled` at its next line of
+        Python. It is its last run, whatever comes of that. `running`: the same, but its worker could not be told now;
+        it hears of it later. `ended`: it had ended before. `marked`: nothing is known of it; if it waits in the broker
+        it will not run, but it may have run before.
         """
         from relier.cancelling import cancel_task
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,10 @@ import pytest
 
 from relier.store import Store
 from relier_cli.inflight import p95
+from tests import guard
 from tests.cli.conftest import CommandLine, Tasks
 from tests.conftest import PrivateServers
-from tests.processes import Started
+from tests.processes import Started, environment
 from tests.servers import RedisServer
 from tests.waiting import wait_until
 
@@ -92,6 +97,38 @@ def test_a_follower_survives_redis_going_away_and_coming_back(tmp_path: Path, pr
         assert follower.ended() == 0
     assert follower.output.count("Still trying") == follower.output.count("Redis answers again.") == 1
     assert "Traceback" not in follower.output
+
+
+def test_a_terminal_is_painted_anew(tmp_path: Path, store_url: str, tasks: Tasks) -> None:
+    sending, _ = tasks.running()
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "relier_cli", "tasks", "inflight", "--follow", "--interval", "0.1"]
+    environ = {**environment(redis_url=store_url), "COLUMNS": "200", "TERM": "xterm"}
+    follower = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    guard.watch(follower.pid)
+    os.close(theirs)
+    seen = b""
+    try:
+        while seen.count(b"\x1b[H") < 3:
+            assert select.select([ours], [], [], 60)[0], seen
+            seen += os.read(ours, 65536)
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(60) == 0
+    finally:
+        follower.kill()
+        follower.wait()
+        guard.forget(follower.pid)
+        os.close(ours)
+    assert sending.task_id.encode() in seen
+    assert b"Traceback" not in seen
 
 
 @pytest.mark.parametrize(
