@@ -12,7 +12,8 @@ CALLS: dict[str, list[str]] = {
     "tasks cancel": ["{scheduled}", "{running}", "{discarded}", "no-such-task"],
     "tasks retry": ["{dead}", "{scheduled}", "{running}", "no-such-task"],
     "queue pause": ["default --reason maintenance"],
-    "queue resume": ["low_priority"],
+    "queue resume": ["{paused_queue}"],
+    "queue purge": ["default --dry-run", "--actor work --yes", "--all --older-than 1d --yes"],
     "dlq list": ["", "--limit 1", "--reason KeyError"],
     "dlq inspect": ["{dead}", "{refused}"],
     "dlq release": ["{dead}", "{dead} {refused}"],
@@ -20,6 +21,7 @@ CALLS: dict[str, list[str]] = {
     "dlq export": ["--output {new_file}"],
     "dlq import": ["{letters_file}", "--dry-run {letters_file}"],
     "dlq purge": ["--all --dry-run", "--all --yes"],
+    "admin reset": ["--force --yes"],
     "admin reset-admission": ["--yes"],
     "admin purge-locks": ["--yes", "--completed --yes"],
     "config check-deploy": ["some_actors"],
@@ -47,6 +49,10 @@ UNKNOWN: dict[str, str] = {
     "queue pause": "no-such-queue",
     "config check-deploy": "no_such_module",
 }
+
+
+#: Commands that take any name: `tasks cancel` marks a task of which nothing is known yet.
+TAKE_ANY = {"tasks cancel"}
 
 
 def calls(command: str) -> list[list[str]]:
