@@ -375,8 +375,10 @@ class WorkerProcess:
         for task_id in found.missing:
             for run in self.runs.find(task_id):
                 self._adopt(run)
-        for task_id in found.asked:  # The request may have been lost.
-            self._cancel({"task": task_id})
+        for task_id in found.asked:  # The request may have been lost. Whoever heard it cleans up, perhaps.
+            for run in self.runs.find(task_id):
+                if not run.stops:
+                    run.end()
 
     def _adopt(self, run: Run) -> None:
         with run.lock:
