@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relier import TaskReceipt
 from tests.conformance.topologies import cases, where
 from tests.integration.harness import Harness
 
@@ -75,3 +76,19 @@ def test_one_that_fails_after_it_was_cancelled_is_not_retried(fleet: Harness) ->
     counters = fleet.settle(1)
     assert counters["discarded:cancelled"] == 1
     assert counters.get("retries", 0) == 0
+
+
+@where()
+def test_an_idempotent_task_is_cancelled_by_its_id_while_it_waits_in_the_broker(fleet: Harness) -> None:
+    """Nobody but its push knows in which shard it will be."""
+    pushed = [fleet.actors.once.push(fleet.gate(), number) for number in range(3)]
+    for receipt in pushed[:2]:
+        assert TaskReceipt.from_id(receipt.id, broker=fleet.broker).cancel() == "marked"
+    fleet.open_gate()
+
+    fleet.worker()
+
+    counters = fleet.settle(3)
+    assert (counters["completed"], counters["discarded:cancelled"]) == (1, 2)
+    assert [receipt.status() for receipt in pushed] == ["discarded", "discarded", "completed"]
+    assert set(fleet.counted("ran")) == {pushed[2].id}
