@@ -91,6 +91,14 @@ def commands(folder: Path, url: str) -> list[float]:
     return [command(folder, url, *words) for words in typed]
 
 
+def exported(folder: Path, url: str) -> None:
+    """Write all of them to a file, and read that again; there is no bound to that."""
+    command(folder, url, "export", "-o", "letters.jsonl")
+    command(folder, url, "import", "letters.jsonl")
+    size = (folder / "letters.jsonl").stat().st_size
+    print(f"  the file has {size / 2**20:.0f} MiB", flush=True)
+
+
 def released(store: Store, letters: int) -> float:
     """Release half of the letters; returns how many a second."""
     dead = DeadLetters(store, "benchmark")
@@ -133,10 +141,11 @@ def measure(folder: Path, server: Any, letters: int) -> bool:
     )
     slow = SlowScripts(store.client, getattr(server, "pid", None))
     times = commands(folder, server.url)
+    exported(folder, server.url)
     rate = released(store, letters)
     purged(store, letters)
-    quick = slow.report()
     adds_up = processes.rl(folder, "audit", redis_url=server.url).returncode == 0
+    quick = slow.report()
     print(f"  the account {'adds' if adds_up else 'does not add'} up")
     store.close()
     return quick and adds_up and max(times) <= BOUND and rate >= RELEASES

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dramatiq import Message
+from dramatiq.common import q_name
 
 from relier.envelope import HIGHEST_FENCE, is_text, stamp_of
 from relier.errors import PayloadIntegrityError, RelierError
@@ -109,8 +110,14 @@ def _check_payload(entry: Entry, integrity: Integrity) -> None:
         raise BadLineError(f"its payload cannot be decoded: {error}") from None
     if (stamp.task_id, stamp.shard, message.actor_name) != (entry.task_id, entry.shard, entry.actor):
         raise BadLineError("its payload is that of another task")
-    if stamp.job != entry.job:
-        raise BadLineError("its 'job' is not that of its payload")
+    claimed = {
+        "queue": (entry.queue, stamp.queue or q_name(message.queue_name)),
+        "payload_version": (entry.payload_version, stamp.payload_version),
+        "job": (entry.job, stamp.job),
+    }
+    for name, (told, true) in claimed.items():
+        if told != true:
+            raise BadLineError(f"its {name!r} is not that of its payload")
 
 
 class _Fields:

@@ -145,11 +145,15 @@ def retry_all(
         places = dead.places(wanted, limit)
         bird = dead.try_one(places, canary_timeout) if canary else None
         tally = Counter({"released": 1} if bird else {})
-        if not canary or (bird is not None and bird.succeeded):
+        sings = not canary or (bird is not None and bird.succeeded)
+        if sings:
             rest = [place for place in places if bird is None or place.task_id != bird.task_id]
             _go(dead, "release_all", rest, tally, as_json, rate=rate)
     _report(len(places), tally, "released", as_json, bird)
-    raise typer.Exit(0 if bird is None or bird.succeeded else 1)
+    if not sings and places and not as_json:
+        why = "The canary did not complete" if bird else "None of them can be released now"
+        print_text(f"{why}, so no other was released: rl tasks inspect {bird.task_id if bird else places[0].task_id}")
+    raise typer.Exit(0 if sings or not places else 1)
 
 
 def purge(
@@ -229,8 +233,6 @@ def _report(matching: int, tally: Counter[str], done: str, as_json: bool, bird: 
     for name, n in skipped.items():
         typer.echo(f"{n} not {done}: {_WHY.get(name, name)}")
     typer.echo(f"{tally[done]} of {matching} dead letters {done}.")
-    if bird is not None and not bird.succeeded:
-        print_text(f"The canary did not complete, so no other was released: rl tasks inspect {bird.task_id}")
 
 
 # -- what would happen --------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_a_line_tells_people_what_it_is_about() -> None:
 @given(
     died=MICROS,
     fence=st.integers(0, HIGHEST_FENCE),
-    texts=st.tuples(TEXT, TEXT, TEXT),
+    texts=st.tuples(TEXT, TEXT),
     data=st.binary(max_size=60),
     where=st.sampled_from(["", "s", "f"]),
     runs=st.lists(st.builds(EntryRun, TEXT, MICROS, MICROS, TEXT, TEXT), max_size=3),
@@ -75,11 +75,10 @@ def test_a_line_tells_people_what_it_is_about() -> None:
 def test_a_line_gives_back_the_whole_entry(
     died: int, fence: int, texts: tuple[str, ...], data: bytes, where: str, runs: list[EntryRun]
 ) -> None:
-    queue, fingerprint, on_dead = texts
+    fingerprint, on_dead = texts
     made = entry(
         died=died,
         fence=fence,
-        queue=queue,
         fingerprint=fingerprint,
         on_dead=on_dead,
         failure=data,
@@ -102,6 +101,8 @@ def test_a_line_gives_back_the_whole_entry(
         (line(id="somebody"), "its payload is that of another task"),
         (line(actor="other"), "its payload is that of another task"),
         (line(actor=""), "it names no actor"),
+        (line(queue="other"), "its 'queue' is not that of its payload"),
+        (line(payload_version=2), "its 'payload_version' is not that of its payload"),
         (line(job="another"), "its 'job' is not that of its payload"),
         (line(attempts=-1), "its 'attempts' is no whole number"),
         (line(attempts=True), "its 'attempts' is no whole number"),

@@ -123,6 +123,22 @@ def test_a_canary_that_does_not_complete_keeps_the_others_where_they_are(rl: Com
     assert tasks.store.live()["dead_letters"] == 1
 
 
+def test_without_a_canary_nothing_is_released(rl: CommandLine, tasks: Tasks) -> None:
+    """The only letter's last hooks are still to run."""
+    sending, fence = tasks.running()
+    failure = Failure(False, 0.0, True, True, "ValueError", b"", "no")
+    assert tasks.store.tasks.fail(tasks.worker, sending, fence, failure) == "dead"
+    done = rl("dlq", "retry-all", "--canary")
+    assert done.returncode == 1
+    assert (
+        f"None of them can be released now, so no other was released: rl tasks inspect {sending.task_id}" in done.stdout
+    )
+    assert rl("dlq", "retry-all").stdout.splitlines() == [
+        "1 not released: its callbacks are not done yet, try again",
+        "0 of 1 dead letters released.",
+    ]
+
+
 def test_a_purge_wants_to_be_meant(rl: CommandLine, tasks: Tasks) -> None:
     die(tasks)
     refused = rl("dlq", "purge", "--yes"), rl("dlq", "purge", "--all")
