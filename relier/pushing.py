@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from dramatiq import Broker, Message
-from dramatiq.worker import ConsumerThread
 
 from relier import failpoints
 from relier.envelope import OPTION, stamp_of
@@ -113,7 +112,7 @@ class Pushes:
 
     def sealed(self, message: Message[Any], delay: int | None) -> None:
         """Take custody of a message that its broker is about to encode, if it has a job key."""
-        if wants_custody(message) and not isinstance(threading.current_thread(), ConsumerThread):
+        if wants_custody(message):
             for error in self._take([message], delay / 1000 if delay else None).values():
                 raise error
             self._thread.taken = message

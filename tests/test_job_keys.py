@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from dramatiq import Broker
+from dramatiq import Broker, Message
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware, MiddlewareError
 
@@ -17,6 +17,7 @@ from relier.brokers.redis import RelierRedisBroker
 from relier.envelope import stamp_of
 from relier.errors import PayloadTooLargeError
 from relier.installation import installation_of, store_of
+from relier.integrity import Integrity
 from relier.job_keys import job_of
 from relier.sending import prepared
 from relier.settings import Settings
@@ -81,6 +82,16 @@ def test_a_push_takes_custody_and_its_copy_has_the_rank(broker: Broker) -> None:
     assert first.status() == "discarded"
     assert stamp_of(sent).rank > 0
     assert record(TaskReceipt.from_id(sent.message_id), broker).status == "queued"
+
+
+def test_the_seal_of_a_message_leaves_its_rank_out(settings: Settings) -> None:
+    signing = Settings(redis_url=settings.redis_url, signing_keys="k1:secret")
+    broker = RelierRedisBroker(settings=signing)
+    actor = rl_actor(report, broker=broker, job_key="{number}")
+    arrived: Message[Any] = Message.decode(actor.send(1).encode())
+    assert stamp_of(arrived).rank > 0
+    assert Integrity.of(signing).examine(arrived)
+    broker.close()
 
 
 def test_a_delayed_push_waits_in_the_store(broker: Broker) -> None:

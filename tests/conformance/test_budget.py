@@ -47,6 +47,33 @@ def test_a_task_with_every_protection_costs_two_calls_of_the_store(fleets: Fleet
     _assert_two_calls(fleet, fleet.actors.protected, 800)
 
 
+@where(("embedded",), never=FOREIGN)
+def test_a_task_with_a_job_key_costs_its_worker_two_calls_of_the_store(fleet: Harness) -> None:
+    _assert_two_calls(fleet, fleet.actors.newest, 800)
+
+
+@where(("embedded",), never=FOREIGN)
+def test_a_task_with_a_job_key_costs_one_call_at_its_push(fleet: Harness) -> None:
+    """Beside its publication."""
+    with fleet.server.client(socket_timeout=100) as client, client.monitor() as monitor:
+        fleet.actors.newest.push("a")
+        fleet.actors.newest.push_many(fleet.actors.newest.message(f"job {i}") for i in range(50))
+        fleet.store.client.echo("that is all")
+        commands = [command["command"].split(" ", 2) for command in _until(monitor.listen(), "that is all")]
+    scripts = [words[1] for words in commands if words[0].upper() == "EVALSHA"]
+    assert scripts.count(script("push").sha) == 51
+    assert len(scripts) <= 2 * 51 + 2, "each is taken and published, besides what admission asks"
+
+
+def _until(monitored: Iterator[dict[str, Any]], last: str) -> Iterator[dict[str, Any]]:
+    """Return the commands of clients until one that says so."""
+    for command in monitored:
+        if last in command["command"]:
+            return
+        if command["client_type"] != "lua":
+            yield command
+
+
 def _assert_two_calls(fleet: Harness, actor: Any, tasks: int) -> None:
     fleet.broker.enqueue_many([actor.message(i) for i in range(tasks)])
     with fleet.server.client(socket_timeout=100) as client, client.monitor() as monitor:

@@ -18,11 +18,14 @@ _PUSH = "print(a.newest.push('j', '/').id)"
 
 _PUSH_UNTIL = """
 import os, time
+effects = {effects!r}
 with open({file!r}, "w", buffering=1) as told:
     while not os.path.exists({gate!r}):
+        before = os.path.getsize(effects)
         for message in [a.newest.send("j", "/") for _ in range(3)]:
             print(message.options["relier"]["id"], message.options["relier"]["n"], file=told)
-        time.sleep(0.005)
+        while os.path.getsize(effects) == before and not os.path.exists({gate!r}):  # Let one of them run.
+            time.sleep(0.002)
 """
 
 
@@ -96,18 +99,36 @@ def test_a_producer_killed_at(point: str, fleets: Fleets) -> None:
     assert len(fleet.effects("ran")) == 1
 
 
+@pytest.mark.parametrize(
+    ("point", "topology"), cases({"before-custody": EMBEDDED, "in-custody": BOTH}), indirect=["topology"]
+)
+def test_a_worker_whose_task_is_followed_by_one_with_a_key_killed_at(point: str, fleet: Harness) -> None:
+    """The replayed hook enqueues the same task, and ends it not."""
+    a = fleet.actors
+    fleet.workers(2, failpoints=f"{point}=kill:{fleet.marker(point)}")
+    follower = a.newest.message_with_options(args=("j",), pipe_ignore=True)
+
+    pipeline([a.add.message(1, 2), follower], broker=fleet.broker).run()
+
+    counters = fleet.settle(2)
+    assert fleet.marker(point).exists(), fleet.report()
+    assert counters["completed"] == 2
+    assert fleet.effects("ran", follower.message_id)
+
+
 @where(BOTH)
 def test_no_older_one_begins_after_a_newer_push_of_two_producers_though_workers_die(fleet: Harness) -> None:
-    fleet.workers(2)
+    workers = fleet.workers(2)
     files = [fleet.folder / f"pushed-{number}" for number in range(2)]
-    producers = [fleet.producer(_PUSH_UNTIL.format(file=str(file), gate=fleet.gate())) for file in files]
+    effects = str(fleet.effects_path)
+    producers = [fleet.producer(_PUSH_UNTIL.format(file=str(f), gate=fleet.gate(), effects=effects)) for f in files]
     killed: set[int] = set()
     for _ in range(2):
         fleet.wait(lambda: {effect.pid for effect in fleet.effects("began")} - killed, what="a run")
         victim = next(e.pid for e in reversed(fleet.effects("began")) if e.pid not in killed)
-        fleet.process_of(victim).kill()
+        next(worker for worker in workers if worker.has(victim)).kill()
         killed.add(victim)
-        fleet.worker()
+        workers.append(fleet.worker())
     fleet.open_gate()
     assert [producer.popen.wait(60) for producer in producers] == [0, 0]
 
