@@ -66,6 +66,21 @@ def test_a_task_that_may_not_run_twice_dies_with_its_worker(fleet: Harness) -> N
     assert [run["outcome"] for run in record["runs"]] == ["crashed"]
 
 
+@pytest.mark.parametrize(
+    ("point", "topology"),
+    cases(dict.fromkeys(("declared", "buried"), ()) | {"buried-some": ("rabbitmq",)}),
+    indirect=["topology"],
+)
+def test_a_death_by_crash_is_told_once_when_the_sweeper_is_killed_at(point: str, fleet: Harness) -> None:
+    fleet.workers(3, failpoints=f"{point}=kill:{fleet.marker(point)}")
+    tasks = [fleet.actors.dead.fragile.push().id]
+    fleet.wait(fleet.marker(point).exists, what=f"the sweeper's death at {point}")
+
+    fleet.settle(2)
+
+    assert [record["id"] for record in told(fleet)] == tasks
+
+
 @where(("embedded",))
 def test_a_notice_waits_for_its_worker(fleet: Harness) -> None:
     fleet.worker(queues=("default",))
