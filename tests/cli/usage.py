@@ -47,6 +47,7 @@ UNKNOWN: dict[str, str] = {
     "worker drain": "no-such-worker",
     "worker restart": "no-such-worker",
     "queue pause": "no-such-queue",
+    "queue purge": "no-such-queue",
     "config check-deploy": "no_such_module",
 }
 
