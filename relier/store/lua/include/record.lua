@@ -41,8 +41,15 @@ local function load(id)
   return rec
 end
 
+-- What was added and says nothing is left out: records are many.
 local function save(id, rec)
+  local last = ALIKE
+  while last >= DECLINED and rec[last] == ADDED[last] do
+    rec[last] = nil
+    last = last - 1
+  end
   redis.call('HSET', REC, id, cmsgpack.pack(rec))
+  for field = last + 1, ALIKE do rec[field] = ADDED[field] end
 end
 
 local function new_record(state, now, queue, actor, max_crashes, payload_version, body)
