@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relier.dlq import DeadLetters, Wanted
+from tests.conformance.conftest import Fleets
 from tests.conformance.topologies import cases, where
 from tests.integration.harness import Harness, Process, ids
 
@@ -129,3 +130,18 @@ def test_a_released_poison_task_runs_once_and_is_quarantined_again(fleet: Harnes
     assert len(fleet.effects("began", task)) == limit, fleet.report()
     assert record.reason == "max_resurrections_exceeded"
     assert [run.outcome for run in record.runs] == ["crashed", "crashed", "crashed", "released", "crashed"]
+
+
+@where(EMBEDDED)
+def test_a_letter_with_other_arguments_is_signed_again_and_completes(fleets: Fleets) -> None:
+    fleet = fleets(signing_keys="k1:" + 32 * "a")
+    fleet.worker().wait_ready()
+    task = fleet.actors.add.push("three", 4).id
+    fleet.wait(lambda: DeadLetters(fleet.store).count() == 1, what="its death")
+
+    outcome = DeadLetters(fleet.store).release_edited(task, [3, 4], settings=fleet.settings, broker=fleet.broker)
+
+    assert outcome == ("released", "")
+    counters = fleet.settle(1)
+    assert (counters["completed"], counters["dead"]) == (1, 1), fleet.report()
+    assert counters.get("integrity_failures", 0) == 0
