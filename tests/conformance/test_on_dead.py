@@ -16,7 +16,7 @@ def told(fleet: Harness) -> list[dict[str, Any]]:
     return [effect.detail for effect in fleet.effects("told dead")]
 
 
-@where((*USUAL, "plain-redis"))
+@where(USUAL)
 def test_the_dead_record_is_what_the_command_line_tells(fleet: Harness) -> None:
     fleet.worker()
     task = fleet.actors.dead.doomed.push(7).id
@@ -37,7 +37,8 @@ def test_the_dead_record_is_what_the_command_line_tells(fleet: Harness) -> None:
 @pytest.mark.parametrize(
     ("point", "topology"),
     cases(
-        dict.fromkeys(("before-publish", "marked"), ()) | dict.fromkeys(("before-fail", "failed", "published"), USUAL)
+        dict.fromkeys(("before-publish", "marked"), ())
+        | {"before-fail": ("embedded",), "failed": USUAL, "published": ("rabbitmq",)}
     ),
     indirect=["topology"],
 )

@@ -105,6 +105,7 @@ def test_a_message_that_is_too_large_is_refused_however_it_is_enqueued(fleets: F
     fleet.settle(len(small))
 
 
+@where(("rabbitmq",))
 def test_what_follows_from_a_task_is_sent_however_large_it_is(fleets: Fleets) -> None:
     """Its own task has ended; nobody would hear of a refusal."""
     fleet = fleets(max_payload_bytes=LIMIT // 2)
@@ -119,6 +120,7 @@ def test_what_follows_from_a_task_is_sent_however_large_it_is(fleets: Fleets) ->
     assert "larger than RELIER_MAX_PAYLOAD_BYTES" in worker.text()
 
 
+@where(("embedded",))
 def test_a_limit_that_was_lowered_keeps_no_accepted_task_from_running(fleets: Fleets) -> None:
     """A retry and a task that is put back are further copies of what was accepted."""
     fleet = fleets()
