@@ -58,22 +58,24 @@ def test_the_newest_runs_and_older_ones_end_queued_or_delayed(fleet: Harness) ->
 
 @where(BOTH)
 def test_an_older_one_that_runs_is_cancelled_or_may_finish_but_never_completes(fleet: Harness) -> None:
+    """Nothing but the cancel ends the function whose gate never opens."""
     a = fleet.actors
     fleet.worker(threads=6)
     older = [a.anewest.push("j", fleet.gate()).id, a.finishing.push("j", fleet.gate()).id]
+    older.append(a.newest.push("k", fleet.gate("never")).id)
     retried = a.newest.push("j", "/", "fails").id
-    fleet.wait(lambda: len(fleet.effects("began")) == 3, what="their runs")
+    fleet.wait(lambda: len(fleet.effects("began")) == 4, what="their runs")
     fleet.wait(lambda: fleet.store.counters().get("retries"), what="the retry that is to come")
 
-    newer = [a.anewest.push("j").id, a.finishing.push("j").id, a.newest.push("j").id]
+    newer = [a.anewest.push("j").id, a.finishing.push("j").id, a.newest.push("j").id, a.newest.push("k").id]
 
     fleet.wait(lambda: fleet.effects("cancelled", older[0]), what="the end of the async one")
-    fleet.wait(lambda: len(fleet.effects("ran")) == 4, what="the newer ones")  # and the one that failed
+    fleet.wait(lambda: len(fleet.effects("ran")) == 5, what="the newer ones")  # and the one that failed
     fleet.open_gate()
     fleet.wait(lambda: fleet.effects("ran", older[1]), what="the end of the one that may finish")
-    counters = fleet.settle(6)
-    assert counters["completed"] == 3
-    assert counters["discarded:superseded"] == 3
+    counters = fleet.settle(8)
+    assert counters["completed"] == 4
+    assert counters["discarded:superseded"] == 4
     assert fleet.counted("ran") == dict.fromkeys([older[1], retried, *newer], 1), fleet.report()
     for task in (*older, retried):
         _is_superseded(fleet, task)
