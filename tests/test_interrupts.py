@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,7 @@ def switches() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def work(run: Any) -> None:
+def work(run: Any, turns: int) -> None:
     """Run a bit of code that may be interrupted, and leave it as an execution does."""
     has_begun = False
     while True:
@@ -38,8 +39,8 @@ def work(run: Any) -> None:
             if not has_begun:
                 has_begun = True
                 interrupts.admit(run)
-                for _ in range(20):
-                    pass
+                for _ in range(turns):
+                    time.sleep(0)  # It is the other thread's turn.
             interrupts.shut(run)
             return
         except TaskCancelled:
@@ -48,28 +49,33 @@ def work(run: Any) -> None:
 
 @pytest.mark.usefixtures("switches")
 def test_only_the_code_that_may_be_interrupted_is() -> None:
-    runs: list[Any] = [Run() for _ in range(20_000)]
-    now, over = [runs[0]], threading.Event()
+    now: list[Any] = [Run()]
+    over = threading.Event()
 
     def strike() -> None:
         while not over.is_set():
             interrupts.interrupt(now[0])
+            time.sleep(0)
 
     striker = threading.Thread(target=strike, daemon=True)
     striker.start()
-    between = 0
+    runs = between = hits = 0
+    deadline = time.monotonic() + 60
     try:
-        for run in runs:
-            now[0] = run
-            work(run)
-            for _ in range(20):  # The thread's next task: an interrupt here would end the test.
+        while hits < 1000 and time.monotonic() < deadline:
+            runs += 1
+            now[0] = run = Run()
+            work(run, runs % 4)
+            hits += run.hits > 0
+            for _ in range(5):  # The thread's next task: an interrupt here would end the test.
+                time.sleep(0)
                 between += 1
     finally:
         over.set()
         striker.join()
 
-    assert between == 20 * len(runs)
-    assert 0 < sum(run.hits > 0 for run in runs) < len(runs)
+    assert between == 5 * runs
+    assert hits == 1000
 
 
 def test_code_that_is_over_is_left_alone() -> None:
