@@ -402,3 +402,27 @@ def test_the_stores_copies_go_to_newer_code_first_and_one_that_is_too_old_takes_
     assert (bench.queue("default.DQ").ready, bench.queue("default.DQ").unacked) == (6, 8)
     for consumer in (old, new):
         consumer.close()
+
+
+def test_a_consumer_of_a_closed_queue_gives_back_what_nobody_has_begun_and_nothing_else(bench: Bench) -> None:
+    """What may have been claimed is settled as ever: else its copy might outlive the memory of its end."""
+    sent = [bench.quick.send(i).message_id for i in range(4)]
+    consumer = bench.broker.consume("default", prefetch=4, timeout=100)
+    begun, fetched_only = fetched(bench, consumer), fetched(bench, consumer)
+    assert begun.may_start()
+
+    bench.broker.closed = frozenset({"default"})
+    assert next(consumer) is None
+
+    bench.wait(lambda: (bench.queue().ready, bench.queue().unacked) == (3, 1), "what nobody has begun")
+    assert not fetched_only.may_start()
+    assert begun.may_start()
+    consumer.ack(begun)
+    bench.wait(lambda: (bench.queue().ready, bench.queue().unacked) == (3, 0), "its acknowledgement")
+    bench.broker.closed = frozenset()
+    again = [fetched(bench, consumer) for _ in range(3)]
+    assert [delivery.message_id for delivery in again] == [message for message in sent if message != begun.message_id]
+    for delivery in again:
+        consumer.ack(delivery)
+    consumer.close()
+    bench.wait(lambda: bench.queue().ready + bench.queue().unacked == 0, "an empty queue")
