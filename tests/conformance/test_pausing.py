@@ -90,16 +90,23 @@ def test_a_paused_queue_rests_and_the_others_go_on(fleets: Fleets) -> None:
 @where(never=FOREIGN)
 def test_what_was_fetched_goes_back_to_the_broker_in_order(fleets: Fleets) -> None:
     fleet = fleets()
-    _, running, fetched = busy_worker(fleet, 6)
+    worker = fleet.worker(threads=4)  # It fetches 8.
+    running = ids(fleet.actors.gated.push(fleet.gate()) for _ in range(4))
+    fleet.wait(lambda: len(fleet.effects("began")) == 4, what="a busy worker")
+    fetched = ids(fleet.actors.quick.push(i) for i in range(4))
     depth = adapter_of(fleet.broker).depth
+    fleet.wait(lambda: depth("default") == 0, what="all of them in the worker")
 
     pause(fleet)
 
-    fleet.wait(lambda: depth("default") == 6, what="all of them in the broker")
+    fleet.wait(lambda: depth("default") == 4, what="all of them in the broker")
     fleet.open_gate()
+    assert worker.stop() == 0
+    assert set(fleet.counted("ran")) == set(running)
+    fleet.worker(threads=1).wait_ready()
     resume(fleet)
-    fleet.settle(7)
-    assert [effect.task for effect in fleet.effects("ran")] == [running, *fetched]
+    fleet.settle(8)
+    assert [effect.task for effect in fleet.effects("ran")][4:] == fetched
 
 
 @where()
