@@ -15,7 +15,7 @@ from relier.store.records import Run
 from relier_cli.output import iso, print_table, span
 
 #: Ends of runs that the stream of events tells as well, at the very same time.
-_BOTH = frozenset({"crashed", "handed over", "released", "retried"})
+_BOTH = frozenset({"crashed", "handed over", "released", "retried", "imported"})
 #: What events say of themselves.
 _OWN = ("at", "event", "task", "by", "worker")
 
@@ -78,7 +78,8 @@ def _runs(record: Record) -> Iterator[Moment]:
 
 def _was_asked(run: Run) -> bool:
     """Whether it is no run, but something that somebody did to the task."""
-    return run.started_at == run.ended_at and run.outcome not in ("failed", "crashed")
+    at_once = run.started_at == run.ended_at and run.outcome not in ("failed", "crashed")
+    return at_once or run.outcome in ("retried", "imported")
 
 
 def _events(record: Record, events: list[dict[str, str]]) -> Iterator[Moment]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relier.dlq import DeadLetters
 from relier.store import Store
 from relier_cli.lookup import find
 from tests.cli.conftest import Tasks
@@ -32,6 +33,19 @@ def test_a_dead_letter_that_was_released_and_runs_again(store: Store, tasks: Tas
     assert whats(store, dead.task_id) == life
     released = find(store, dead.task_id).timeline()[4]
     assert (released.by, released.detail) == ("rl:me@here", "")
+
+
+def test_a_letter_that_came_from_elsewhere_and_was_released(store: Store, tasks: Tasks) -> None:
+    dead = tasks.dead("wrong")
+    letters = DeadLetters(store, "me")
+    (entry,) = letters.export()
+    store.client.flushdb()
+    assert letters.take_in([entry]) == ["imported"]
+    store.tasks.hold(dead.task_id, "release", "you", dead.shard)
+
+    assert whats(store, dead.task_id)[-2:] == ["imported", "released"]
+    assert whats(store, dead.task_id).count("imported") == 1
+    assert [moment.by for moment in find(store, dead.task_id).timeline()[-2:]] == ["me", "you"]
 
 
 def test_a_crash_a_hand_over_and_a_cancel(store: Store, tasks: Tasks) -> None:
