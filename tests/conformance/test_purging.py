@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,9 @@ from relier.brokers.adapters import adapter_of
 from relier.purging import Purged, Purging, Selection
 from tests.conformance.conftest import Fleets
 from tests.conformance.topologies import FOREIGN, cases, where
-from tests.integration.harness import Harness, ids
+from tests.integration.harness import Harness, Process, ids
+from tests.third_party.fleet import ForeignFleet
+from tests.waiting import wait_until
 
 _RL = [sys.executable, "-c", "from relier_cli.app import main; main()"]
 #: A delay (ms) after which a task is due soon after the purge, and one that no test waits for.
@@ -38,6 +43,31 @@ def purge(fleet: Harness, *queues: str, actor: str = "") -> Purged:
     return Purging(fleet.store, fleet.broker, fleet.settings, selection, "me").run(sorted(fleet.queues()))
 
 
+def freeze(fleet: Harness, worker: Process) -> None:
+    """Stop a worker, at a moment at which it does not keep everybody from the broker: SQLite's has one lock."""
+
+    def is_frozen() -> bool:
+        worker.signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{worker.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 30, "the stop")
+        if not isinstance(fleet, ForeignFleet) or fleet.kind != "sqlite" or _is_free(fleet.where):
+            return True
+        worker.signal(signal.SIGCONT)
+        return False
+
+    fleet.wait(is_frozen, what="a moment without a lock")
+
+
+def _is_free(path: str) -> bool:
+    with closing(sqlite3.connect(path, timeout=0.2)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.rollback()
+        return True
+
+
 def retried_later(fleet: Harness) -> str:
     """Return a task that has failed and waits for its retry; somebody works."""
     task: str = fleet.actors.flaky.send_with_options(args=(99,), min_backoff=LATER, max_backoff=LATER).message_id
@@ -54,7 +84,7 @@ def test_after_a_purge_nothing_older_runs_and_everything_newer_does(fleets: Flee
     running = fleet.actors.gated.push(fleet.gate()).id
     fleet.wait(lambda: fleet.effects("began", running), what="a running task")
     old = ids(fleet.actors.quick.push(i) for i in range(3))  # fetched by the one that hangs
-    stopped.signal(signal.SIGSTOP)
+    freeze(fleet, stopped)
     old += ids(fleet.actors.quick.push(i) for i in range(20))
     delays = (SOON, LATER) if adapter_of(fleet.broker).delays_in_store else (SOON,)
     old += [fleet.actors.quick.send_with_options(args=(1,), delay=delay).message_id for delay in delays]
