@@ -68,7 +68,9 @@ class TaskReceipt:
         kept = kept_for(broker, message, broker.__dict__["relier_installation"].settings)
         option = message.options.get(OPTION)
         if type(option) is Fresh:  # This process wrote it; every push comes by here.
-            return cls(option["id"], True, option["s"], message.message_timestamp, kept, broker)
+            # With a job key the store had it before anybody else: when nothing is known of it there, it has ended.
+            created = 0 if "j" in option else message.message_timestamp
+            return cls(option["id"], True, option["s"], created, kept, broker)
         stamp = stamp_of(message)
         return cls(stamp.task_id, True, stamp.shard, message.message_timestamp, kept, broker)
 

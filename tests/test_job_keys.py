@@ -94,6 +94,14 @@ def test_the_seal_of_a_message_leaves_its_rank_out(settings: Settings) -> None:
     broker.close()
 
 
+def test_a_receipt_never_takes_a_task_that_has_ended_for_one_that_waits(broker: Broker) -> None:
+    """The store had it before it was published, so what nothing is known of has ended and was forgotten."""
+    receipt = rl_actor(report, broker=broker, job_key="{number}").push(1)
+    assert receipt.status() == "queued"
+    store_of(broker).client.flushall()
+    assert receipt.status() == "unknown"
+
+
 def test_a_delayed_push_waits_in_the_store(broker: Broker) -> None:
     actor = rl_actor(report, broker=broker, job_key="{number}")
     sent = actor.send_with_options(args=(1,), delay=60_000)
