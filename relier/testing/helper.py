@@ -32,6 +32,8 @@ from relier.testing.errors import NeverEndingError, TestingError, WorkerCrash
 from relier.testing.rehearsal import Rehearsal
 from relier.testing.tasks import Task, queued_task, task_of
 
+#: How long (µs) a run takes on the test's clock, whatever it takes: what follows it is later by a tick of any clock.
+RUN = 1000
 #: Most runs at one moment of the test's clock.
 MOST_RUNS = 10_000
 #: Seconds: what is due later than this is held until somebody lets it go.
@@ -115,7 +117,7 @@ class Testing:
 
     @property
     def now(self) -> float:
-        """The test's time in seconds since the epoch. Only `advance`, `finish` and each run (1 µs) move it."""
+        """The test's time in seconds since the epoch. Only `advance`, `finish` and each run (1 ms) move it."""
         return self._now / 1e6
 
     @property
@@ -204,7 +206,7 @@ class Testing:
         if is_async(self.broker.get_actor(delivery.actor_name)) and not self._has_loop:
             start_loop()
             self._has_loop = True
-        self._set_clock(self._now + 1)  # What happens one after the other has no two equal times.
+        self._set_clock(self._now + RUN)
         self._thread.process_message(delivery)
         self._process.deferred.flush()
 
