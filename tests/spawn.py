@@ -155,7 +155,11 @@ class _Server:
     def end(self) -> None:
         self._line.close()
         self._nothing.close()
-        self._process.wait()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:  # Somebody that this process forked has the other end as well.
+            self._process.kill()
+            self._process.wait()
 
 
 _started: tuple[int, _Server] | None = None
