@@ -5,7 +5,6 @@ The main process reads a pipe for each worker. Nobody reads an orphan's, and who
 
 from __future__ import annotations
 
-import multiprocessing.synchronize
 import os
 import re
 import select
@@ -16,6 +15,7 @@ import threading
 import time
 from contextlib import suppress
 
+from relier.booting import is_telling
 from relier.ending import KILLED, is_ending
 from relier.endurance import endless
 from relier.logging import get_logger
@@ -58,17 +58,9 @@ def _log_pipe() -> int | None:
 
 
 def _end_if_stuck_in_boot() -> None:
-    if _tells_parent_that_it_booted():
+    if is_telling():
         log.warning("The main process died while this worker booted: ending at once.")
         os._exit(KILLED)
-
-
-def _tells_parent_that_it_booted() -> bool:
-    """Whether the main thread is in `Event.set`, which waits for its waiter to wake: a dead one never does."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    while frame is not None and frame.f_code is not multiprocessing.synchronize.Event.set.__code__:
-        frame = frame.f_back
-    return frame is not None
 
 
 # -- logs -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from relier.boot import IMPORT_FAILED, REFUSED
 from relier.settings import Settings
 from relier.store import Store
 from tests.conftest import PrivateServers
-from tests.processes import ACTORS, Started, actors, alive, rl, run
+from tests.processes import ACTORS, Started, actors, alive, environment, rl, run
 from tests.waiting import wait_until
 
 SECRET = "s3cr3t-pa55"
@@ -271,3 +272,40 @@ def test_a_signal_that_comes_twice_at_once_is_one_wish_and_a_later_one_ends_at_o
         worker.process.send_signal(signal.SIGTERM)
         assert worker.ended(10) != 0
     store.close()
+
+
+SLOW_TO_TELL = """
+import multiprocessing.synchronize, os, time
+from dramatiq import cli
+from relier import rl_actor
+
+told = multiprocessing.synchronize.Event.set
+
+def tell(event):
+    time.sleep(1)
+    told(event)
+    open("told", "w").close()
+
+multiprocessing.synchronize.Event.set = tell
+
+@rl_actor
+def look(path):
+    with open(path, "x") as file:
+        file.write(str(os.path.exists("told")))
+"""
+
+
+def test_no_task_begins_before_dramatiqs_main_process_knows_of_the_worker(
+    tmp_path: Path, private_server: PrivateServers
+) -> None:
+    """Who is killed while it tells that takes a lock along that the main process waits for, for ever."""
+    url = private_server().url
+    code = "import sys; sys.path.insert(0, '.'); import some_actors; some_actors.look.push('seen')"
+    name = actors(tmp_path, SLOW_TO_TELL)
+    pushed = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(redis_url=url), capture_output=True, check=False
+    )
+    assert pushed.returncode == 0, pushed.stderr
+    with Started(tmp_path, "dramatiq", "relier.workers", name, "-p", "1", redis_url=url) as worker:
+        wait_until(lambda: (tmp_path / "seen").exists() and (tmp_path / "seen").read_text(), 60, worker.output)
+    assert (tmp_path / "seen").read_text() == "True"

@@ -13,6 +13,7 @@ from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError
 from dramatiq.worker import WorkerThread
 
+from relier.booting import after_told
 from relier.brokers.adapters import adapter_of
 from relier.drain import Drain
 from relier.ending import KILLED, end_in_order
@@ -88,7 +89,7 @@ class Heartbeat(Middleware):
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
         if self.installation.process is not None:
-            self.installation.process.quarters.end_boot()
+            after_told(self.installation.process.quarters.end_boot)
 
     def _end_if_crippled(self, worker: Worker, drain: Drain) -> None:
         """End a worker that lost one of its threads: another one takes over what that held."""
