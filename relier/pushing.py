@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 GRACES = 10
 
 Publish = Callable[[list[Message[Any]]], None]
+#: The errors of messages that are refused, by the message's identity.
+Refused = dict[int, JobKeyRefusedError]
+#: A task that was pushed, how, and which older one that ended.
+Superseded = tuple[Sending, JobTerms, Custody]
 
 
 def wants_custody(message: Message[Any]) -> bool:
@@ -74,21 +78,25 @@ class Pushes:
         a message is refused, after the others went out, and `StoreUnavailableError`: then nothing was enqueued.
         """
         held = [message for message in messages if wants_custody(message)]
-        refused = self._take(held, None)
+        refused, superseded = self._take(held, None)
         ready = [message for message in messages if id(message) not in refused]
         try:
             if ready:
                 publish(ready)
-        except Exception as error:
+        except BaseException as error:
             self._hasten([message for message in held if id(message) not in refused], error)
-            if len(held) < len(messages):  # The others are nowhere.
+            if len(held) < len(messages) or not isinstance(error, Exception):  # The others are nowhere.
                 raise
+        finally:
+            self._tell(superseded)
         for refusal in refused.values():
             raise refusal
 
     def keep(self, message: Message[Any], delay: int) -> None:
         """Let the store have a message until its delay (ms) is over. Raises as `publish` does."""
-        for error in self._take([message], delay / 1000).values():
+        refused, superseded = self._take([message], delay / 1000)
+        self._tell(superseded)
+        for error in refused.values():
             raise error
 
     # -- brokers of others ----------------------------------------------------------------------------------------
@@ -97,44 +105,49 @@ class Pushes:
         self, message: Message[Any], delay: int | None, enqueue: Callable[..., Message[Any] | None]
     ) -> Message[Any]:
         """Enqueue a message with a job key; `sealed` is called on the way. Its delay the store keeps."""
-        self._thread.taken = None
+        self._thread.taken, self._thread.superseded = None, []
         try:
             if delay is not None and delay > 0:
                 self._broker.emit_before("enqueue", message, delay)
                 self._broker.emit_after("enqueue", message, delay)
                 return message
             return enqueue(message, delay=None) or message
-        except Exception as error:
+        except BaseException as error:
             if self._thread.taken is None:
                 raise
             self._hasten([self._thread.taken], error)
+            if not isinstance(error, Exception):
+                raise
             return message
+        finally:
+            self._tell(self._thread.superseded)
 
     def sealed(self, message: Message[Any], delay: int | None) -> None:
         """Take custody of a message that its broker is about to encode, if it has a job key."""
         if wants_custody(message):
-            for error in self._take([message], delay / 1000 if delay else None).values():
+            refused, self._thread.superseded = self._take([message], delay / 1000 if delay else None)
+            for error in refused.values():
                 raise error
             self._thread.taken = message
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
-    def _take(self, messages: Sequence[Message[Any]], delay: float | None) -> dict[int, JobKeyRefusedError]:
-        """Take custody in one round trip; returns the errors of those that are refused, by identity of the message."""
+    def _take(self, messages: Sequence[Message[Any]], delay: float | None) -> tuple[Refused, list[Superseded]]:
+        """Take custody in one round trip; returns the errors of what is refused, and what the rest superseded."""
         failpoints.hit("before-custody")
         sendings = [(self._sending(message), self._terms(message, delay)) for message in messages]
         for message, (sending, _) in zip(messages, sendings, strict=True):
             check_size(message, len(sending.body), self._settings.max_payload_bytes)
         custodies = asked(lambda: self._store().tasks.push_many(sendings))
         failpoints.hit("in-custody")
-        refused = {}
+        refused, superseded = {}, []
         for message, (sending, terms), custody in zip(messages, sendings, custodies, strict=True):
             if custody.refused_by:
                 refused[id(message)] = _refusal(sending, custody)
             else:
                 message.options[OPTION]["n"] = custody.rank
-                self._tell(sending, terms, custody)
-        return refused
+                superseded += [(sending, terms, custody)] if custody.superseded else []
+        return refused, superseded
 
     def _sending(self, message: Message[Any]) -> Sending:
         return sending_of(self._broker, message, stamp_of(message), self._settings)
@@ -149,17 +162,19 @@ class Pushes:
             refuses=options.get("on_dead_job") == "refuse" and not stamp_of(message).follow_up,  # R11
         )
 
-    def _tell(self, sending: Sending, terms: JobTerms, custody: Custody) -> None:
-        """Let the worker that runs the older task cancel it; one that is not reached finds out by itself, at a beat."""
-        if not custody.superseded:
-            return
-        extra = {"task": custody.superseded, "actor": sending.actor, "by": sending.task_id}
-        logger.info("A newer task with its job key superseded a task.", extra=extra)
-        if custody.owner and terms.cancels:
-            with suppress(*UNAVAILABLE):
-                self._store().fleet.tell(custody.owner, {"type": "cancel", "task": custody.superseded})
+    def _tell(self, superseded: Iterable[Superseded]) -> None:
+        """Let workers that run older tasks cancel them; one that is not reached finds out by itself, at a beat.
 
-    def _hasten(self, messages: Sequence[Message[Any]], error: Exception) -> None:
+        Only once the newer ones are published: it may be an older one that pushes, and is interrupted here.
+        """
+        for sending, terms, custody in superseded:
+            extra = {"task": custody.superseded, "actor": sending.actor, "by": sending.task_id}
+            logger.info("A newer task with its job key superseded a task.", extra=extra)
+            if custody.owner and terms.cancels:
+                with suppress(*UNAVAILABLE):
+                    self._store().fleet.tell(custody.owner, {"type": "cancel", "task": custody.superseded})
+
+    def _hasten(self, messages: Sequence[Message[Any]], error: BaseException) -> None:
         """Have sweepers publish at once what the broker did not take; should that fail, when the grace is over."""
         extra = {"error": f"{type(error).__name__}: {error}"}
         logger.warning("A push was not published; the store has the task, and publishes it.", extra=extra)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import redis
 from dramatiq import Broker, Message
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.middleware import Interrupt, Middleware, MiddlewareError
 
 from relier import JobKeyRefusedError, StoreUnavailableError, TaskReceipt, install, rl_actor
+from relier.brokers.adapters import adapter_of
 from relier.brokers.redis import RelierRedisBroker
 from relier.envelope import stamp_of
 from relier.errors import PayloadTooLargeError
@@ -21,7 +23,7 @@ from relier.integrity import Integrity
 from relier.job_keys import job_of
 from relier.sending import prepared
 from relier.settings import Settings
-from relier.store import Record, Sending, shard_of
+from relier.store import SHARDS, Record, Sending, shard_of
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -44,11 +46,11 @@ def record(receipt: TaskReceipt, broker: Broker) -> Record:
     return found
 
 
-def refuse_messages(broker: Broker) -> None:
+def refuse_messages(broker: Broker, error: type[BaseException] = ConnectionError) -> None:
     """Let the broker fail at whatever is about to be sent."""
 
     def fail(*args: Any, **kwargs: Any) -> None:
-        raise ConnectionError("no broker")
+        raise error("no broker")
 
     if isinstance(broker, RelierRedisBroker):
         broker._append = broker._append_many = fail  # type: ignore[method-assign]
@@ -122,6 +124,32 @@ def test_what_the_broker_refuses_is_due_at_once_and_no_error(broker: Broker, cap
     _, due = store_of(broker).tasks.due(shards, 100)
     assert {one.task_id for one in due} == {receipt.id for receipt in receipts}
     assert "A push was not published; the store has the task, and publishes it." in caplog.text
+
+
+def test_a_worker_is_told_once_the_newer_task_is_published(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the older one that pushes: interrupted before, it leaves the newer one to a sweeper for minutes."""
+    actor, store, waiting = rl_actor(report, broker=broker, job_key="{number}"), store_of(broker), []
+    older, job = actor.push(1), job_of(broker, actor.message(1))
+    sending = Sending(older.id, shard_of(job), "default", "report", b"", job=job)
+    assert store.tasks.claim("somebody", sending, b"nonce", 0, slot_free=True).fence
+
+    def tell(worker: str, message: dict[str, Any]) -> bool:
+        waiting.append((worker, message["task"], adapter_of(broker).depth("default")))
+        return True
+
+    monkeypatch.setattr(store.fleet, "tell", tell)
+    actor.push(1)
+    assert waiting == [("somebody", older.id, 2)]
+
+
+@pytest.mark.parametrize("error", [Interrupt, ConnectionError])
+def test_an_interrupted_push_is_due_at_once_as_well(broker: Broker, error: type[BaseException]) -> None:
+    actor = rl_actor(report, broker=broker, job_key="{number}")
+    refuse_messages(broker, error)
+    with suppress(Interrupt):
+        actor.push(1)
+    (due,) = [task for shard in range(SHARDS) for task in store_of(broker).tasks.due([shard], 10)[1]]
+    assert due.actor == "report"
 
 
 def test_what_has_no_key_is_still_an_error_when_the_broker_refuses(broker: Broker) -> None:
