@@ -102,7 +102,7 @@ def test_a_producer_killed_at(point: str, fleets: Fleets) -> None:
 
 
 @pytest.mark.parametrize(
-    ("point", "topology"), cases({"before-custody": EMBEDDED, "in-custody": BOTH}), indirect=["topology"]
+    ("point", "topology"), cases({"before-custody": EMBEDDED, "in-custody": ("rabbitmq",)}), indirect=["topology"]
 )
 def test_a_worker_whose_task_is_followed_by_one_with_a_key_killed_at(point: str, fleet: Harness) -> None:
     """The replayed hook enqueues the same task, and ends it not."""
