@@ -294,3 +294,19 @@ def test_a_dead_worker_can_decline_nothing(desk: Desk) -> None:
     desk.bury("w1")
     assert not desk.tasks.decline("w1", desk.sending(), 0)
     assert desk.find() is None
+
+
+# -- ended while it is parked -----------------------------------------------------------------------------------------
+
+
+def test_a_parked_task_that_is_discarded_leaves_its_lot_though_nobody_ever_comes(desk: Desk) -> None:
+    desk.tasks.schedule_many([(desk.sending(task, payload_version=2), 0) for task in ("t", "u")])
+    park(desk)
+    park(desk, task="u")
+
+    assert desk.tasks.hold("t", "cancel", "somebody", SHARD)[0] == "cancelled"
+    assert [lot.version for lot in lots(desk)] == [2]
+    assert desk.tasks.hold("u", "cancel", "somebody", SHARD)[0] == "cancelled"
+
+    assert lots(desk) == []
+    assert not [name for name in desk.key_names() if "lot" in name]

@@ -29,6 +29,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include lots
 -- include discarding
 -- include purging
 -- include crash

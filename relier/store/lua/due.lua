@@ -17,6 +17,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include lots
 -- include discarding
 -- include purging
 local function suspicion(rec) return rec[SUSPECT] and (rec[CRASHES] >= rec[MAX_CRASHES] and 2 or 1) or 0 end

@@ -15,6 +15,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include lots
 -- include discarding
 local now, keep = now_us(), tonumber(ARGV[3])
 local discarded = 0

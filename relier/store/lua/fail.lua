@@ -20,6 +20,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include lots
 -- include discarding
 local now = now_us()
 local caller, id, fence, verdict = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]

@@ -20,6 +20,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include lots
 -- include discarding
 -- include releasing
 local now = now_us()

@@ -9,6 +9,7 @@
 -- include clock
 -- include record
 -- include due_time
+-- include lots
 -- include park
 local now, first, longest = now_us(), tonumber(ARGV[2]), tonumber(ARGV[3])
 local at, marked = due_time(now), 0

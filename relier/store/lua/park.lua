@@ -16,6 +16,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include lots
 -- include park
 local now, longest = now_us(), tonumber(ARGV[2])
 local at, letters = due_time(now), {}

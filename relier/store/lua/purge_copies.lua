@@ -16,6 +16,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include lots
 -- include discarding
 -- include purging
 local now, at, keep, only_tell = now_us(), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'

@@ -15,6 +15,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include lots
 -- include discarding
 -- include meant
 local now, who, keep = now_us(), ARGV[2], tonumber(ARGV[3])

@@ -17,6 +17,7 @@
 -- include result
 -- include settle
 -- include idempotency
+-- include lots
 -- include discarding
 -- include job
 local now = now_us()

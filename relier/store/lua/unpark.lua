@@ -9,6 +9,7 @@
 -- include clock
 -- include record
 -- include due_time
+-- include lots
 -- include park
 local at, key = due_time(now_us()), lot_key(ARGV[2])
 local popped = redis.call('ZPOPMIN', key, ARGV[3])
@@ -21,5 +22,5 @@ for i = 1, #popped, 2 do
   end
 end
 local left = redis.call('ZCARD', key)
-if left == 0 then redis.call('SREM', LOTS, ARGV[2]) end
+if left == 0 then redis.call('SREM', lots(), ARGV[2]) end
 return left

@@ -3,12 +3,13 @@
 --
 -- The caller has seen that the task may end, and saves the record in the same script: a crash before that changed nothing, after it the
 -- task has ended and is counted once. `keep`: how long (µs) its id is remembered at least. `who`: nil when
--- the caller notes one event for many. Needs record, letters, due_time, end, result, idempotency.
+-- the caller notes one event for many. Needs record, letters, due_time, end, result, idempotency, lots.
 --
 -- A day (µs): for callers that are not told how long.
 local ENDED_KEPT = 86400000000
 local function discard_task(id, rec, now, keep, reason, who)
   if rec[STATE] == 'd' then leave_dlq(id) end
+  if rec[STATE] == 's' then leave_lot(id, rec) end -- Nobody may ever come who lets it out.
   leave_key(id, rec, now)
   rec[REASON] = reason
   remember_end(id, rec, 'discarded', keep)
