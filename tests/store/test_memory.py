@@ -11,6 +11,7 @@ import redis
 
 from relier.store import SHARDS, Claim, Sending, shard_of
 from relier.store.connection import no_retries
+from relier.store.purging import EVERYTHING, Purge
 from relier.store.records import Record
 from tests import sources
 from tests.conftest import PrivateServers
@@ -71,6 +72,21 @@ def test_without_memory_copies_are_claimed_so_that_queues_drain(full: Full) -> N
     desk, fill = full
     fill()
     assert desk.commit(desk.run("w1"))
+
+
+@kinds
+def test_without_memory_a_purge_makes_room(full: Full) -> None:
+    """It is what a person does then."""
+    desk, fill = full
+    desk.tasks.schedule(desk.sending(), 3600.0)
+    fill()
+    purge = Purge((EVERYTHING,), desk.wait(1) // 1_000_000 + 1, desk.wait(0) / 1e6, "somebody")
+    desk.store.purges.clock = desk.wait(0)
+
+    desk.store.purges.mark(purge)
+
+    assert sorted(task for page in desk.store.purges.waiting(purge) for task in page) == ["t"]
+    assert desk.count("discarded:purged") == 1
 
 
 @kinds

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Sets purge marks in one shard.
 --
 -- ARGV  1 now or ''   2 the marks' time (µs), in whole seconds   3 how long they are kept (µs)   4 how many a shard keeps at most

@@ -5,7 +5,7 @@
 -- Reply for each: released · gone · pending · newer · unknown (see include/meant.lua) · superseded (another task has had its job key since)
 --
 -- Accepts `dead` only. A crash before it: they are dead letters. After it: each is due, or was not touched. Repeated, it answers `gone`
--- and changes nothing: a letter that died again since has another time of death. No allow-oom: without memory nothing is released.
+-- and changes nothing: a letter that died again since has another time of death. It goes through without memory too: its first write removes.
 -- include clock
 -- include record
 -- include letters
