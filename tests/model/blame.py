@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.model.small import Result, plain, search
+
 WAITING, COMPLETED, DEAD = -1, -2, -3
 
 
@@ -53,20 +55,12 @@ class Task(NamedTuple):
 State = tuple[Task, ...]
 
 
-def explore(world: World) -> tuple[int, str]:
-    """Visit every state; returns how many there are, and the first broken promise ('' when all are kept)."""
+def explore(world: World) -> Result:
+    """Search it; which of two like tasks comes first makes no difference."""
     start = tuple(Task(poison, limit) for poison, limit in world.tasks)
-    seen, pending = {start}, [start]
-    while pending:
-        state = pending.pop()
-        following = list(steps(world, state))
-        broken = violation(state) or ("" if following or over(state) else f"stuck: {state}")
-        if broken:
-            return len(seen), broken
-        fresh = {tuple(sorted(after)) for after in following} - seen
-        seen |= fresh
-        pending += fresh
-    return len(seen), ""
+    return search(
+        start, lambda state: plain(tuple(sorted(after)) for after in steps(world, state)), violation, goal=over
+    )
 
 
 def over(state: State) -> bool:

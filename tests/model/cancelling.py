@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.model.small import Result, Step, plain, search
+
 WAITING, RUNNING, COMPLETED, CANCELLED, DEAD = "waiting", "running", "completed", "cancelled", "dead"
 ENDED = (COMPLETED, CANCELLED, DEAD)
 #: What the thread does: nothing, the task's code, its closing, the code of another task.
@@ -62,30 +64,19 @@ class State(NamedTuple):
     broken: str = ""
 
 
-def explore(world: World) -> tuple[int, str]:
-    """Visit every state; returns how many there are, and the first broken promise ('' when all are kept)."""
-    start = State()
-    after: dict[State, set[State]] = {}
-    pending = [start]
-    while pending:
-        state = pending.pop()
-        if state in after:
-            continue
-        if state.broken:
-            return len(after), state.broken
-        after[state] = {*quiet_steps(world, state)}
-        pending += [*after[state], *faults(world, state)]
-    return len(after), _stuck(after)
+def explore(world: World) -> Result:
+    return search(
+        State(),
+        lambda state: steps(world, state),
+        lambda state: state.broken,
+        goal=lambda state: state.store in ENDED or not state.asked,
+    )
 
 
-def _stuck(after: dict[State, set[State]]) -> str:
-    """Return a state from which what was asked for is not reached without another fault."""
-    ends = {state for state in after if state.store in ENDED}
-    before = len(ends) - 1
-    while len(ends) > before:
-        before = len(ends)
-        ends |= {state for state, following in after.items() if following & ends}
-    return next((f"stuck: {state}" for state in after if state.asked and state not in ends), "")
+def steps(world: World, state: State) -> Iterator[Step[State]]:
+    yield from plain(steps_of_the_store(world.rules, state))
+    yield from plain(steps_of_the_thread(world, state))
+    yield from plain(faults(world, state), fault=True)
 
 
 def faults(world: World, state: State) -> Iterator[State]:
@@ -99,11 +90,6 @@ def faults(world: World, state: State) -> Iterator[State]:
     if state.thread == CODE and state.failures < world.failures and not world.endless:
         for how in ("failed", "failed for good"):
             yield left(world, state, how)._replace(failures=state.failures + 1)
-
-
-def quiet_steps(world: World, state: State) -> Iterator[State]:
-    yield from steps_of_the_store(world.rules, state)
-    yield from steps_of_the_thread(world, state)
 
 
 def steps_of_the_store(rules: Rules, state: State) -> Iterator[State]:

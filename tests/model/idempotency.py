@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.model.small import Result, Step, one_more, search
+
 QUEUED, WAITING, RUNNING, ORPHAN = "queued", "waiting", "running", "orphan"
 COMPLETED, DUPLICATE, ENDED = "completed", "duplicate", "ended"
 OVER = (COMPLETED, DUPLICATE, ENDED)
@@ -73,54 +75,21 @@ class State(NamedTuple):
     faults: tuple[int, ...] = (0, 0, 0, 0, 0)
 
 
-class Step(NamedTuple):
-    label: str
-    state: State
-    fault: bool = False
-
-
-def explore(world: World) -> tuple[int, tuple[str, ...]]:
-    """Visit every state; returns how many there are, and the broken promise with its shortest trace (empty: none)."""
-    start = State((QUEUED,) * world.tasks)
-    states, index = [start], {start: 0}
-    parents: list[tuple[int, str]] = [(-1, "")]
-    causes: list[list[int]] = [[]]
-    for at, state in enumerate(states):  # the list grows while it is walked: breadth first
-        for step in steps(world, state):
-            after = index.get(step.state)
-            if after is None:
-                after = index[step.state] = len(states)
-                states.append(step.state)
-                parents.append((at, step.label))
-                causes.append([])
-                if step.state.completions > 1:
-                    return len(states), ("two runs completed", *_trace(parents, after))
-            if not step.fault:
-                causes[after].append(at)
-    hopeful = {i for i, state in enumerate(states) if all(_over(state, task) for task in range(world.tasks))}
-    pending = list(hopeful)
-    while pending:
-        for cause in causes[pending.pop()]:
-            if cause not in hopeful:
-                hopeful.add(cause)
-                pending.append(cause)
-    stuck = next((i for i in range(len(states)) if i not in hopeful), None)
-    return len(states), () if stuck is None else ("stranded", *_trace(parents, stuck))
+def explore(world: World) -> Result:
+    return search(
+        State((QUEUED,) * world.tasks),
+        lambda state: steps(world, state),
+        lambda state: "two runs completed" if state.completions > 1 else "",
+        goal=lambda state: all(_over(state, task) for task in range(world.tasks)),
+        otherwise="stranded",
+    )
 
 
 def _over(state: State, task: int) -> bool:
     return state.tasks[task] in OVER or task in state.unclaimable
 
 
-def _trace(parents: list[tuple[int, str]], last: int) -> list[str]:
-    labels = []
-    while last > 0:
-        last, label = parents[last]
-        labels.append(label)
-    return labels[::-1]
-
-
-def steps(world: World, state: State) -> Iterator[Step]:
+def steps(world: World, state: State) -> Iterator[Step[State]]:
     for task, place in enumerate(state.tasks):
         if place == QUEUED and task not in state.unclaimable:
             yield Step(f"{task} claims", claim(world, state, task))
@@ -145,13 +114,12 @@ def steps(world: World, state: State) -> Iterator[Step]:
     yield from faults(world, state)
 
 
-def faults(world: World, state: State) -> Iterator[Step]:
+def faults(world: World, state: State) -> Iterator[Step[State]]:
     limits = (world.crashes, world.cancels, world.parked, world.forgotten, world.expiries)
     may = [used < limit for used, limit in zip(state.faults, limits, strict=True)]
 
-    def fault(kind: int, label: str, after: State) -> Step:
-        used = tuple(n + (i == kind) for i, n in enumerate(after.faults))
-        return Step(label, after._replace(faults=used), True)
+    def fault(kind: int, label: str, after: State) -> Step[State]:
+        return Step(label, after._replace(faults=one_more(after.faults, kind)), True)
 
     for task, place in enumerate(state.tasks):
         if place == RUNNING and may[0]:

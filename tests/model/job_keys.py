@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.model.small import Result, Step, one_more, search
+
 #: How far a producer has come.
 IDLE, LOOKED, ASKED, HELD, RETURNED, DIED = "idle", "looked", "asked", "held", "returned", "died"
 #: States of a record; FRESH waits for its first run, so its first-hand copy may have it.
@@ -104,47 +106,14 @@ class State(NamedTuple):
     broken: str = ""
 
 
-class Step(NamedTuple):
-    label: str
-    state: State
-    fault: bool = False
-
-
-def explore(world: World) -> tuple[int, tuple[str, ...]]:
-    """Visit every state; returns how many there are, and the broken promise with its shortest trace (empty: none)."""
-    start = State(Store((Record(),) * world.tasks), (IDLE,) * world.tasks, (0,) * world.tasks)
-    states, index = [start], {start: 0}
-    parents: list[tuple[int, str]] = [(-1, "")]
-    causes: list[list[int]] = [[]]
-    for at, state in enumerate(states):  # the list grows while it is walked: breadth first
-        for step in steps(world, state):
-            after = index.get(step.state)
-            if after is None:
-                after = index[step.state] = len(states)
-                states.append(step.state)
-                parents.append((at, step.label))
-                causes.append([])
-                if broken := step.state.broken or _torn(step.state):
-                    return len(states), (broken, *_trace(parents, after))
-            if not step.fault:
-                causes[after].append(at)
-    hopeful = {at for at, state in enumerate(states) if _is_over(state)}
-    pending = list(hopeful)
-    while pending:
-        for cause in causes[pending.pop()]:
-            if cause not in hopeful:
-                hopeful.add(cause)
-                pending.append(cause)
-    lost = next((at for at in range(len(states)) if at not in hopeful), None)
-    return len(states), () if lost is None else ("the newest is lost", *_trace(parents, lost))
-
-
-def _trace(parents: list[tuple[int, str]], last: int) -> list[str]:
-    labels = []
-    while last > 0:
-        last, label = parents[last]
-        labels.append(label)
-    return labels[::-1]
+def explore(world: World) -> Result:
+    return search(
+        State(Store((Record(),) * world.tasks), (IDLE,) * world.tasks, (0,) * world.tasks),
+        lambda state: steps(world, state),
+        lambda state: state.broken or _torn(state),
+        goal=_is_over,
+        otherwise="the newest is lost",
+    )
 
 
 def _is_over(state: State) -> bool:
@@ -170,7 +139,7 @@ def _newer(state: State, task: int) -> list[int]:
     return [other for other in after if not state.rolled_back or other in state.begun]
 
 
-def steps(world: World, state: State) -> Iterator[Step]:
+def steps(world: World, state: State) -> Iterator[Step[State]]:
     for task, producer in enumerate(state.producers):
         if producer not in (RETURNED, DIED):
             yield from push(world, state, task)
@@ -182,10 +151,10 @@ def steps(world: World, state: State) -> Iterator[Step]:
         if record.state == RUNNING and not any(run[:2] == (task, record.fence) for run in state.runs):
             back = put(state, task, Record(WAITING, state.clock + 1))._replace(clock=state.clock + 1)
             yield Step(f"{task}'s dead owner is buried", back)
-    for copy in state.copies:
+    for copy in sorted(state.copies):
         taken = state._replace(copies=state.copies - {copy})
         yield Step(f"a copy of {copy.task} ({copy.fence}) is claimed", claim(world, taken, copy))
-    for run in state.runs:
+    for run in sorted(state.runs):
         yield from ends(world, state, run)
     store = state.store
     if _may_forget(world, state):
@@ -216,7 +185,7 @@ def _may_come(state: State, task: int) -> bool:
 # -- pushing ------------------------------------------------------------------------------------------------------
 
 
-def push(world: World, state: State, task: int) -> Iterator[Step]:
+def push(world: World, state: State, task: int) -> Iterator[Step[State]]:
     rules, producer = world.rules, state.producers[task]
     if not rules.custody_first:
         yield Step(f"{task} is published", publish(state._replace(order=(*state.order, task)), task, state.clock + 1))
@@ -314,7 +283,7 @@ def grant(state: State, copy: Copy) -> State:
     return state._replace(broken="an older one starts") if late else state
 
 
-def ends(world: World, state: State, run: Run) -> Iterator[Step]:
+def ends(world: World, state: State, run: Run) -> Iterator[Step[State]]:
     task, record = run.task, state.store.records[run.task]
     over = state._replace(runs=state.runs - {run})
     is_its_own = record.fence == run.fence and record.state in (RUNNING, GONE)
@@ -354,7 +323,7 @@ def adopt(world: World, state: State, run: Run) -> State | None:
 # -- what people and faults do ------------------------------------------------------------------------------------
 
 
-def faults(world: World, state: State) -> Iterator[Step]:
+def faults(world: World, state: State) -> Iterator[Step[State]]:
     store = state.store
     for task, record in enumerate(store.records):
         if record.state == DEAD and _may(world, state, "releases"):
@@ -379,7 +348,5 @@ def _may(world: World, state: State, kind: str) -> bool:
     return state.faults[KINDS.index(kind)] < int(getattr(world, kind))
 
 
-def _fault(before: State, kind: str, label: str, after: State) -> Step:
-    place = KINDS.index(kind)
-    used = tuple(n + (i == place) for i, n in enumerate(before.faults))
-    return Step(label, after._replace(faults=used), True)
+def _fault(before: State, kind: str, label: str, after: State) -> Step[State]:
+    return Step(label, after._replace(faults=one_more(before.faults, KINDS.index(kind))), True)

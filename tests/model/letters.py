@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.model.small import Result, plain, search
+
 #: How many crashes it may survive.
 LIMIT = 1
 
@@ -60,18 +62,9 @@ class State(NamedTuple):
     imports: int = 0
 
 
-def explore(world: World) -> tuple[int, str]:
-    """Visit every state; returns how many there are, and the first broken promise ('' when all are kept)."""
+def explore(world: World) -> Result:
     start = State(looks=world.looks, kills=world.kills, deaths=world.crashes, imports=world.imports)
-    seen, pending = {start}, [start]
-    while pending:
-        state = pending.pop()
-        if broken := violation(state):
-            return len(seen), f"{broken}: {state}"
-        fresh = set(steps(world.rules, state)) - seen
-        seen |= fresh
-        pending += fresh
-    return len(seen), ""
+    return search(start, lambda state: plain(steps(world.rules, state)), violation)
 
 
 def violation(state: State) -> str:
@@ -97,7 +90,7 @@ def steps(rules: Rules, state: State) -> Iterator[State]:
         yield taken_in(rules, state)
     if state.place == "waiting":
         yield state._replace(copies=state.copies | {state.fence})
-    for stamp in state.copies:
+    for stamp in sorted(state.copies):
         if claims(rules, state, stamp):
             yield risen(state)._replace(place="running", runs=state.runs + 1)
     if state.place == "running":

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.model.small import Result, plain, search
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -54,33 +56,27 @@ class State(NamedTuple):
     releases: int = 0
 
 
-def explore(world: World) -> tuple[int, str]:
-    """Visit every state; returns how many there are, and the first broken promise ('' when all are kept)."""
+def explore(world: World) -> Result:
     start = State(kills=world.kills, lost=world.lost_replies, releases=world.releases)
-    seen, pending = {start}, [start]
-    while pending:
-        state = pending.pop()
-        following = list(steps(world, state))
-        if broken := violation(state, last=not following):
-            return len(seen), f"{broken}: {state}"
-        fresh = set(following) - seen
-        seen |= fresh
-        pending += fresh
-    return len(seen), ""
+    return search(start, lambda state: plain(steps(world, state)), violation, goal=all_told, otherwise="not told")
 
 
-def violation(state: State, last: bool) -> str:
-    told = [notice.of for notice in state.notices if notice.depth == 1]
+def violation(state: State) -> str:
+    told = _told(state)
     if any(notice.depth > 1 for notice in state.notices):
         return "a notice has a notice"
     if len(told) != len(set(told)):
         return "told twice"
-    if set(told) - set(state.deaths):
-        return "told of what it cannot tell"
+    return "told of what it cannot tell" if set(told) - set(state.deaths) else ""
+
+
+def all_told(state: State) -> bool:
     unheard = any(notice.place in ("due", "published") for notice in state.notices)
-    if last and (unheard or set(state.deaths) - set(told)):
-        return "not told"
-    return ""
+    return not unheard and set(state.deaths) <= set(_told(state))
+
+
+def _told(state: State) -> list[int]:
+    return [notice.of for notice in state.notices if notice.depth == 1]
 
 
 def steps(world: World, state: State) -> Iterator[State]:

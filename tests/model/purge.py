@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.model.small import Result, Step, one_more, search
+
 UNBORN, OLD, MEANWHILE, NEW = "unborn", "old", "meanwhile", "new"
 #: Of the record: there is none yet · in the store's custody (delayed, retrying, put back) · …
 NONE, WAITS, RUNS, DEAD, PURGED, DONE = "none", "waits", "runs", "dead", "purged", "done"
@@ -90,49 +92,17 @@ class State(NamedTuple):
     faults: tuple[int, ...] = (0, 0, 0, 0, 0, 0)
 
 
-class Step(NamedTuple):
-    label: str
-    state: State
-    fault: bool = False
+def explore(world: World) -> Result:
+    return search(
+        State(),
+        lambda state: steps(world, state),
+        lambda state: state.broken,
+        goal=lambda state: state.age == UNBORN or state.record in OVER,
+        otherwise="lost",
+    )
 
 
-def explore(world: World) -> tuple[int, tuple[str, ...]]:
-    """Visit every state; returns how many there are, and the broken promise with its shortest trace (empty: none)."""
-    states, index = [State()], {State(): 0}
-    parents: list[tuple[int, str]] = [(-1, "")]
-    causes: list[list[int]] = [[]]
-    for at, state in enumerate(states):  # the list grows while it is walked: breadth first
-        for step in steps(world, state):
-            after = index.get(step.state)
-            if after is None:
-                after = index[step.state] = len(states)
-                states.append(step.state)
-                parents.append((at, step.label))
-                causes.append([])
-                if step.state.broken:
-                    return len(states), (step.state.broken, *_trace(parents, after))
-            if not step.fault:
-                causes[after].append(at)
-    hopeful = {i for i, state in enumerate(states) if state.age == UNBORN or state.record in OVER}
-    pending = list(hopeful)
-    while pending:
-        for cause in causes[pending.pop()]:
-            if cause not in hopeful:
-                hopeful.add(cause)
-                pending.append(cause)
-    stuck = next((i for i in range(len(states)) if i not in hopeful), None)
-    return len(states), () if stuck is None else ("lost", *_trace(parents, stuck))
-
-
-def _trace(parents: list[tuple[int, str]], last: int) -> list[str]:
-    labels = []
-    while last > 0:
-        last, label = parents[last]
-        labels.append(label)
-    return labels[::-1]
-
-
-def steps(world: World, state: State) -> Iterator[Step]:
+def steps(world: World, state: State) -> Iterator[Step[State]]:
     if state.time < LAST:
         yield Step("a moment passes", state._replace(time=state.time + 1))
     if state.age == UNBORN:
@@ -151,7 +121,7 @@ def steps(world: World, state: State) -> Iterator[Step]:
     yield from faults(world, state)
 
 
-def push(world: World, state: State) -> Iterator[Step]:
+def push(world: World, state: State) -> Iterator[Step[State]]:
     rules = world.rules
     age = OLD if state.began < 0 and not state.ended else NEW if state.ended else MEANWHILE
     errors = (range(-LATE if not rules.never_behind else 0, LATE + 1)) if rules.corrected else (-SKEW, SKEW)
@@ -206,7 +176,7 @@ def judge(world: World, state: State) -> State:
     return _discard(state)
 
 
-def purge(world: World, state: State) -> Iterator[Step]:
+def purge(world: World, state: State) -> Iterator[Step[State]]:
     rules = world.rules
     if state.began < 0 and not state.ended:
         mark = state.time + (AHEAD if rules.ahead else 0)
@@ -223,7 +193,7 @@ def purge(world: World, state: State) -> Iterator[Step]:
             yield Step("the purge ends", state._replace(ended=True))
 
 
-def drain(world: World, state: State) -> Iterator[Step]:
+def drain(world: World, state: State) -> Iterator[Step[State]]:
     """One drained copy: judged by the store, then removed or put back; without the rule the other way round."""
     ours = state.record in (NONE, WAITS) and doomed(world, state)
     if not world.rules.store_first and ours:
@@ -241,13 +211,12 @@ def drain(world: World, state: State) -> Iterator[Step]:
         yield Step("the copy is removed", state._replace(drained=""))
 
 
-def faults(world: World, state: State) -> Iterator[Step]:
+def faults(world: World, state: State) -> Iterator[Step[State]]:
     limits = (world.deaths, world.kills, world.releases, world.older, world.expiries, world.set_back)
     may = [used < limit for used, limit in zip(state.faults, limits, strict=True)]
 
-    def fault(kind: int, label: str, after: State) -> Step:
-        used = tuple(n + (i == kind) for i, n in enumerate(after.faults))
-        return Step(label, after._replace(faults=used), True)
+    def fault(kind: int, label: str, after: State) -> Step[State]:
+        return Step(label, after._replace(faults=one_more(after.faults, kind)), True)
 
     if state.held and may[0]:
         yield fault(0, "the worker dies", state._replace(held=0, queued=state.queued + state.held))

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
 
 from tests.model import machine
 from tests.model.normal import normalise
 from tests.model.properties import ended, settled_for_good, violation
 from tests.model.reduction import urgent
 from tests.model.rules import Scenario
+from tests.model.small import Result, first_stuck
 from tests.model.state import State
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The number of states seen; a violated property and its shortest trace, if there is one."""
-
-    states: int
-    broken: str = ""
-    trace: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [f"{self.broken or 'holds'} ({self.states} states)"]
-        return "\n".join([*lines, *(f"  {i}. {step}" for i, step in enumerate(self.trace, 1))])
 
 
 def search(scenario: Scenario) -> Result:
@@ -83,15 +70,8 @@ def _search(scenario: Scenario) -> Result:
 
 
 def _first_stuck(states: list[State], causes: list[list[int]], visited: int) -> int | None:
-    """Walk back from the ends, and from what was not visited yet, over steps that are no faults."""
-    hopeful = {i for i, state in enumerate(states) if i >= visited or ended(state)}
-    pending = list(hopeful)
-    while pending:
-        for cause in causes[pending.pop()]:
-            if cause not in hopeful:
-                hopeful.add(cause)
-                pending.append(cause)
-    return next((i for i in range(visited) if i not in hopeful), None)
+    """Return the first state that leads neither to an end nor to what was not visited yet, but for faults."""
+    return first_stuck(causes, {i for i, state in enumerate(states) if i >= visited or ended(state)})
 
 
 def _trace(scenario: Scenario, states: list[State], parents: list[int], last: int) -> tuple[str, ...]:

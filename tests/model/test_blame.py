@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import pytest
 
 from tests.model.blame import Rules, World, explore
+from tests.model.small import without
 
 POISON, INNOCENT = True, False
 
@@ -28,15 +29,15 @@ NEEDED = {
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_with_all_rules_poison_is_bounded_and_the_innocent_complete(world: str) -> None:
-    states, broken = explore(WORLDS[world])
-    assert not broken
-    assert states > 50
+    result = explore(WORLDS[world])
+    assert not result.broken, str(result)
+    assert result.states > 50
 
 
 @pytest.mark.parametrize("rule", NEEDED)
 def test_without_the_rule_of_blame_there_is_a_counterexample(rule: str) -> None:
     world, broken = NEEDED[rule]
-    assert explore(replace(WORLDS[world], rules=replace(Rules(), **{rule: False})))[1].startswith(broken)
+    assert explore(without(WORLDS[world], rule)).broken.startswith(broken)
 
 
 def test_every_rule_of_blame_has_its_counterexample() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import pytest
 
 from tests.model.cancelling import Rules, World, explore
+from tests.model.small import without
 
 WORLDS = {
     "code that ends": World(losses=1, crashes=2, failures=1),
@@ -26,16 +27,15 @@ NEEDED = {
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_what_is_cancelled_never_runs_again_and_nobody_else_is_interrupted(name: str) -> None:
-    states, broken = explore(WORLDS[name])
-    assert not broken
-    assert states > 50
+    result = explore(WORLDS[name])
+    assert not result.broken, str(result)
+    assert result.states > 50
 
 
 @pytest.mark.parametrize("rule", NEEDED)
 def test_without_a_rule_it_breaks(rule: str) -> None:
     name, how = NEEDED[rule]
-    _, broken = explore(replace(WORLDS[name], rules=replace(Rules(), **{rule: False})))
-    assert how in broken
+    assert how in explore(without(WORLDS[name], rule)).broken
 
 
 def test_every_rule_is_tried() -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from tests.model.idempotency import Rules, World, explore
+from tests.model.small import without
 
 #: With room for everybody in the list, nobody needs the slow look.
 PROMPT = World(places=9, rules=Rules(looked_at_again=False))
@@ -42,16 +43,15 @@ NEEDED = {
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_with_all_rules_one_run_completes_and_nobody_is_stranded(world: str) -> None:
-    states, broken = explore(WORLDS[world])
-    assert not broken
-    assert states > 50
+    result = explore(WORLDS[world])
+    assert not result.broken, str(result)
+    assert result.states > 50
 
 
 @pytest.mark.parametrize("rule", NEEDED)
 def test_without_the_rule_of_a_key_there_is_a_counterexample(rule: str) -> None:
     world, promise = NEEDED[rule]
-    broken = explore(replace(WORLDS[world], rules=replace(WORLDS[world].rules, **{rule: False})))[1]
-    assert broken[:1] == (promise,)
+    assert explore(without(WORLDS[world], rule)).broken == promise
 
 
 def test_every_rule_of_a_key_has_its_counterexample() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import pytest
 
 from tests.model.job_keys import Rules, World, explore
+from tests.model.small import without
 
 WORLDS = {
     "calm": World(tasks=2),
@@ -38,16 +39,15 @@ NEEDED = {
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_with_all_rules_the_newest_wins_and_is_never_lost(world: str) -> None:
-    states, broken = explore(WORLDS[world])
-    assert not broken
-    assert states > 50
+    result = explore(WORLDS[world])
+    assert not result.broken, str(result)
+    assert result.states > 50
 
 
 @pytest.mark.parametrize("rule", NEEDED)
 def test_without_the_rule_of_a_job_key_there_is_a_counterexample(rule: str) -> None:
     world, promise = NEEDED[rule]
-    broken = explore(replace(WORLDS[world], rules=replace(WORLDS[world].rules, **{rule: False})))[1]
-    assert broken[:1] == (promise,)
+    assert explore(without(WORLDS[world], rule)).broken == promise
 
 
 def test_every_rule_of_a_job_key_has_its_counterexample() -> None:

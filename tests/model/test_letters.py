@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import pytest
 
 from tests.model.letters import Rules, World, explore
+from tests.model.small import without
 
 WORLDS = {
     "calm": World(looks=3),
@@ -29,15 +30,15 @@ NEEDED: dict[str, tuple[str, str | tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_with_all_rules_a_letter_goes_out_as_it_was_asked_for(world: str) -> None:
-    states, broken = explore(WORLDS[world])
-    assert not broken
-    assert states > 20
+    result = explore(WORLDS[world])
+    assert not result.broken, str(result)
+    assert result.states > 20
 
 
 @pytest.mark.parametrize("rule", NEEDED)
 def test_without_the_rule_of_letters_there_is_a_counterexample(rule: str) -> None:
     world, broken = NEEDED[rule]
-    assert explore(replace(WORLDS[world], rules=replace(Rules(), **{rule: False})))[1].startswith(broken)
+    assert explore(without(WORLDS[world], rule)).broken.startswith(broken)
 
 
 def test_every_rule_of_letters_has_its_counterexample() -> None:

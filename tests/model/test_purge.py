@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from tests.model.purge import Rules, World, explore
+from tests.model.small import without
 
 CALM = World(deaths=0, kills=0, releases=0, older=0, expiries=0, set_back=0)
 
@@ -43,16 +44,15 @@ NEEDED = {
     "world", [pytest.param(world, marks=pytest.mark.slow if "and deaths" in world else ()) for world in WORLDS]
 )
 def test_with_all_rules_a_purge_keeps_what_it_promises(world: str) -> None:
-    states, broken = explore(WORLDS[world])
-    assert not broken
-    assert states > 500
+    result = explore(WORLDS[world])
+    assert not result.broken, str(result)
+    assert result.states > 500
 
 
 @pytest.mark.parametrize("rule", NEEDED)
 def test_without_the_rule_of_a_purge_there_is_a_counterexample(rule: str) -> None:
     world, promise = NEEDED[rule]
-    broken = explore(replace(WORLDS[world], rules=replace(Rules(), **{rule: False})))[1]
-    assert broken[:1] == (promise,)
+    assert explore(without(WORLDS[world], rule)).broken == promise
 
 
 def test_every_rule_of_a_purge_has_its_counterexample() -> None:
@@ -61,4 +61,4 @@ def test_every_rule_of_a_purge_has_its_counterexample() -> None:
 
 @pytest.mark.slow
 def test_with_every_fault_at_once_a_purge_keeps_what_it_promises() -> None:
-    assert not explore(World())[1]
+    assert not explore(World()).broken

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import pytest
 
+from tests.model.small import without
 from tests.model.versions import NEW, OLD, Rules, World, explore
 
 WORLDS = {
@@ -28,15 +29,15 @@ NEEDED = {
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_with_all_rules_nothing_runs_with_the_wrong_shape_or_ends_early(world: str) -> None:
-    states, broken = explore(WORLDS[world])
-    assert not broken
-    assert states > 50
+    result = explore(WORLDS[world])
+    assert not result.broken, str(result)
+    assert result.states > 50
 
 
 @pytest.mark.parametrize("rule", NEEDED)
 def test_without_the_rule_of_versions_there_is_a_counterexample(rule: str) -> None:
     world, broken = NEEDED[rule]
-    assert explore(replace(WORLDS[world], rules=replace(Rules(), **{rule: False})))[1].startswith(broken)
+    assert explore(without(WORLDS[world], rule)).broken.startswith(broken)
 
 
 def test_every_rule_of_versions_has_its_counterexample() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.model.small import Result, Step, plain, search
+
 COPY, DUE, PARKED, RUNNING, COMPLETED, DEAD = "a copy", "due", "parked", "running", "completed", "dead"
 OLD, NEW = 1, 2
 
@@ -65,29 +67,21 @@ class State(NamedTuple):
         return self.place in (COMPLETED, DEAD)
 
 
-def explore(world: World) -> tuple[int, str]:
-    """Visit every state; returns how many there are, and the first broken promise ('' when all are kept)."""
-    start = State(world.workers, world.starts, world.kills, seen=max(world.workers, default=0))
-    after: dict[State, list[State]] = {}
-    pending = [start]
-    while pending:
-        state = pending.pop()
-        if state in after:
-            continue
-        if broken := violation(state):
-            return len(after), broken
-        after[state] = list(prompt_steps(world, state))
-        pending += [*after[state], *slow_steps(world, state)] if not state.over else []
-    return len(after), _kept_waiting(after)
+def explore(world: World) -> Result:
+    """Search it. The goal must be reached without the help of time, wherever a worker knows the task."""
+    return search(
+        State(world.workers, world.starts, world.kills, seen=max(world.workers, default=0)),
+        lambda state: steps(world, state),
+        violation,
+        goal=lambda state: state.over or state.newest != NEW,
+        otherwise="kept waiting",
+    )
 
 
-def _kept_waiting(after: dict[State, list[State]]) -> str:
-    """Return the first state in which a worker knows the task, and which leads to no end without the help of time."""
-    ends = {state for state in after if state.over}
-    while more := {state for state in after if state not in ends and not ends.isdisjoint(after[state])}:
-        ends |= more
-    stuck = (state for state in after if state not in ends and state.newest == NEW)
-    return next((f"kept waiting: {state}" for state in stuck), "")
+def steps(world: World, state: State) -> Iterator[Step[State]]:
+    if not state.over:
+        yield from plain(prompt_steps(world, state))
+        yield from plain(slow_steps(world, state), fault=True)
 
 
 def violation(state: State) -> str:
@@ -103,7 +97,7 @@ def violation(state: State) -> str:
 def prompt_steps(world: World, state: State) -> Iterator[State]:
     """Yield what follows at once: a worker takes the copy or ends its run, the sweeper looks, and publishes."""
     if state.place == COPY:
-        yield from (_taken(world, state, release) for release in set(state.workers))
+        yield from (_taken(world, state, release) for release in sorted(set(state.workers)))
     elif state.place == RUNNING:
         yield state._replace(place=COMPLETED)
     elif state.place == DUE:
