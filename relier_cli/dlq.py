@@ -12,7 +12,8 @@ from relier.errors import RelierError
 from relier.letter_sweep import alarm
 from relier.settings import get_settings
 from relier.store import Store
-from relier_cli import dlq_files, dlq_release, letter_filters
+from relier_cli import dlq_files, dlq_release
+from relier_cli.letter_filters import Filters, filtered
 from relier_cli.lookup import described, find
 from relier_cli.opening import opened_store
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text
@@ -25,14 +26,10 @@ SHOWN = 80
 
 
 @app.command("list")
+@filtered
 def list_letters(
+    filters: Filters,
     *,
-    actor: letter_filters.Actor = None,
-    queue: letter_filters.Queue = None,
-    reason: letter_filters.Reason = None,
-    since: letter_filters.Since = None,
-    until: letter_filters.Until = None,
-    fingerprint: letter_filters.Fingerprint = None,
     limit: Annotated[int, typer.Option(min=1, help="Most dead letters shown.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -41,9 +38,7 @@ def list_letters(
     Example: rl dlq list --queue default --since 2h
     """
     with opened_store() as store:
-        wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
-        )
+        wanted = filters.wanted(store)
         letters, matching, total = fetch(store, wanted, limit)
     if as_json:
         print_json({"dead_letters": letters, "matching": matching, "total": total})
@@ -105,14 +100,10 @@ def _short(text: str | None) -> str | None:
 
 
 @app.command()
+@filtered
 def groups(
+    filters: Filters,
     *,
-    actor: letter_filters.Actor = None,
-    queue: letter_filters.Queue = None,
-    reason: letter_filters.Reason = None,
-    since: letter_filters.Since = None,
-    until: letter_filters.Until = None,
-    fingerprint: letter_filters.Fingerprint = None,
     limit: Annotated[int, typer.Option(min=1, help="Most groups shown.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -124,9 +115,7 @@ def groups(
     Example: rl dlq groups --since 1d
     """
     with opened_store() as store:
-        wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
-        )
+        wanted = filters.wanted(store)
         found = DeadLetters(store).groups(wanted)
     letters = sum(group.count for group in found)
     if as_json:

@@ -18,8 +18,8 @@ from relier.integrity import Integrity
 from relier.letter_lines import BadLineError, entry_of, line_of
 from relier.settings import get_settings
 from relier.store.letter_entries import Entry
-from relier_cli import letter_filters
 from relier_cli.actors import load_actors
+from relier_cli.letter_filters import Filters, Limit, filtered
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, print_json, print_text
 
@@ -29,15 +29,11 @@ PIECE = 100
 NAMED = 100
 
 
+@filtered
 def export(
+    filters: Filters,
     *,
-    actor: letter_filters.Actor = None,
-    queue: letter_filters.Queue = None,
-    reason: letter_filters.Reason = None,
-    since: letter_filters.Since = None,
-    until: letter_filters.Until = None,
-    fingerprint: letter_filters.Fingerprint = None,
-    limit: letter_filters.Limit = None,
+    limit: Limit = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; it must not exist. Default: standard output.")
     ] = None,
@@ -52,9 +48,7 @@ def export(
     if as_json and output is None:
         raise typer.BadParameter("the lines are JSON already; with --json they need a file: --output")
     with opened_store() as store, _opened(output) as file:
-        wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
-        )
+        wanted = filters.wanted(store)
         exported = 0
         for entry in DeadLetters(store, who()).export(wanted, limit):
             file.write(json.dumps(line_of(entry)) + "\n")

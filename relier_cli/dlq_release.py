@@ -14,9 +14,9 @@ from relier.dlq import PATIENCE, Canary, DeadLetters, Place, Wanted
 from relier.errors import RelierError
 from relier.settings import Settings, get_settings
 from relier.store import Store
-from relier_cli import letter_filters
 from relier_cli.actors import load_actors
 from relier_cli.dlq_plan import Prospect, prospects, show_plan
+from relier_cli.letter_filters import Filters, Limit, filtered
 from relier_cli.lookup import find
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, print_json, print_text
@@ -110,15 +110,11 @@ def _told(store: Store, task_id: str, outcome: str) -> str:
 # -- many ---------------------------------------------------------------------------------------------------------
 
 
+@filtered
 def retry_all(
+    filters: Filters,
     *,
-    actor: letter_filters.Actor = None,
-    queue: letter_filters.Queue = None,
-    reason: letter_filters.Reason = None,
-    since: letter_filters.Since = None,
-    until: letter_filters.Until = None,
-    fingerprint: letter_filters.Fingerprint = None,
-    limit: letter_filters.Limit = None,
+    limit: Limit = None,
     dry_run: DryRun = False,
     rate: Annotated[float | None, typer.Option(min=0.01, help="At most so many a second.")] = None,
     canary: Annotated[
@@ -135,9 +131,7 @@ def retry_all(
     """
     with opened_store() as store:
         dead = DeadLetters(store, who())
-        wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
-        )
+        wanted = filters.wanted(store)
         if dry_run:
             matching, plan = _plan(dead, wanted, limit)
             _report_plan(matching, plan, "released", as_json)
@@ -156,15 +150,11 @@ def retry_all(
     raise typer.Exit(0 if sings or not places else 1)
 
 
+@filtered
 def purge(
+    filters: Filters,
     *,
-    actor: letter_filters.Actor = None,
-    queue: letter_filters.Queue = None,
-    reason: letter_filters.Reason = None,
-    since: letter_filters.Since = None,
-    until: letter_filters.Until = None,
-    fingerprint: letter_filters.Fingerprint = None,
-    limit: letter_filters.Limit = None,
+    limit: Limit = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters, without a filter.")] = False,
     dry_run: DryRun = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it: nothing is done without.")] = False,
@@ -176,9 +166,7 @@ def purge(
     """
     with opened_store() as store:
         dead = DeadLetters(store, who())
-        wanted = letter_filters.wanted(
-            store, actor=actor, queue=queue, reason=reason, since=since, until=until, fingerprint=fingerprint
-        )
+        wanted = filters.wanted(store)
         if wanted.everything and not everything:
             _misuse("Which? Give a filter, or --all for all dead letters.")
         if dry_run:
