@@ -8,6 +8,7 @@ from typing import Any
 from relier.store.connection import Argument, ScriptCall, ScriptRunner
 from relier.store.keys import Keys
 from relier.store.scripts import script
+from relier.store.verdicts import Sending
 from relier.store.watched import Watched
 
 #: Most ids that one script takes; longer lists are sent in pieces.
@@ -24,6 +25,11 @@ def flag(value: bool) -> str:
 
 def decode(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def described(sending: Sending) -> tuple[Argument, ...]:
+    """Return what a record says of its task, in the order in which the scripts that make one take it."""
+    return sending.max_resurrections, sending.queue, sending.actor, sending.payload_version, sending.body
 
 
 class Calls:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from relier.errors import StoreError
-from relier.store.calls import Calls, decode, flag, micros
+from relier.store.calls import Calls, decode, described, flag, micros
 from relier.store.connection import Argument, ScriptCall
 from relier.store.keys import SHARDS, shard_of
 from relier.store.scripts import script
@@ -56,11 +56,7 @@ class CustodyCalls(Calls):
             micros(terms.delay),
             flag(terms.published),
             flag(sending.follow_up),
-            sending.max_resurrections,
-            sending.queue,
-            sending.actor,
-            sending.payload_version,
-            sending.body,
+            *described(sending),
             sending.on_dead,
             self._keep,
             flag(terms.refuses),
@@ -85,11 +81,7 @@ class CustodyCalls(Calls):
             worker,
             sending.task_id,
             seen_fence,
-            sending.max_resurrections,
-            sending.queue,
-            sending.actor,
-            sending.payload_version,
-            sending.body,
+            *described(sending),
             sending.on_dead,
         )
         return decode(reply) != "fenced"
@@ -143,17 +135,7 @@ class CustodyCalls(Calls):
 
 
 def _scheduled(sending: Sending, delay: float) -> tuple[Argument, ...]:
-    return (
-        sending.task_id,
-        micros(delay),
-        flag(sending.follow_up),
-        sending.max_resurrections,
-        sending.queue,
-        sending.actor,
-        sending.payload_version,
-        sending.body,
-        sending.on_dead,
-    )
+    return (sending.task_id, micros(delay), flag(sending.follow_up), *described(sending), sending.on_dead)
 
 
 def _custody(reply: Any) -> Custody:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relier.errors import RunUnknownError
-from relier.store.calls import BATCH, decode, flag, micros
+from relier.store.calls import BATCH, decode, described, flag, micros
 from relier.store.connection import Argument, ScriptCall
 from relier.store.custody_calls import CustodyCalls
 from relier.store.scripts import script
@@ -56,11 +56,7 @@ class Tasks(SweeperCalls, CustodyCalls):
             seen_fence,
             flag(slot_free),
             flag(sending.follow_up),
-            sending.max_resurrections,
-            sending.queue,
-            sending.actor,
-            sending.payload_version,
-            sending.body,
+            *described(sending),
             self._keep,
             self.snapshots,
             _protections(sending),
