@@ -75,7 +75,8 @@ class Pushes:
         """Publish sealed messages, those with a job key once the store has them.
 
         When the broker refuses, the store publishes them: that is no error any more. Raises `JobKeyRefusedError` when
-        a message is refused, after the others went out, and `StoreUnavailableError`: then nothing was enqueued.
+        a message is refused, after the others went out, and `StoreUnavailableError`: then nothing was published, but
+        the store may have it all the same.
         """
         held = [message for message in messages if wants_custody(message)]
         refused, superseded = self._take(held, None)
@@ -105,7 +106,9 @@ class Pushes:
         self, message: Message[Any], delay: int | None, enqueue: Callable[..., Message[Any] | None]
     ) -> Message[Any]:
         """Enqueue a message with a job key; `sealed` is called on the way. Its delay the store keeps."""
-        self._thread.taken, self._thread.superseded = None, []
+        thread = self._thread  # A hook of this enqueue may enqueue another message.
+        outer = getattr(thread, "taken", None), getattr(thread, "superseded", [])
+        thread.taken, thread.superseded = None, []
         try:
             if delay is not None and delay > 0:
                 self._broker.emit_before("enqueue", message, delay)
@@ -113,14 +116,16 @@ class Pushes:
                 return message
             return enqueue(message, delay=None) or message
         except BaseException as error:
-            if self._thread.taken is None:
+            if thread.taken is None:
                 raise
-            self._hasten([self._thread.taken], error)
+            self._hasten([thread.taken], error)
             if not isinstance(error, Exception):
                 raise
             return message
         finally:
-            self._tell(self._thread.superseded)
+            superseded = thread.superseded
+            thread.taken, thread.superseded = outer
+            self._tell(superseded)
 
     def sealed(self, message: Message[Any], delay: int | None) -> None:
         """Take custody of a message that its broker is about to encode, if it has a job key."""

@@ -180,6 +180,41 @@ def test_a_message_that_is_too_large_ends_nobody(broker: Broker) -> None:
     assert first.status() == "queued"
 
 
+def test_a_push_within_the_enqueue_of_another_one_answers_for_itself_alone(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the custody of the inner one passes for that of the outer one, and its push returns though it is nowhere."""
+    outer = rl_actor(report, broker=broker, job_key="{number}")
+    inner = rl_actor(report, broker=broker, actor_name="inner", job_key="{number}")
+
+    class Nesting(Middleware):
+        def before_enqueue(self, broker: Broker, message: Any, delay: int | None) -> None:
+            if message.actor_name == "report":
+                inner.push(1)
+                monkeypatch.setattr(store_of(broker).tasks, "push_many", away)
+
+    broker.add_middleware(Nesting())
+    with pytest.raises(StoreUnavailableError):
+        outer.push(1)
+
+
+def test_a_message_that_just_fits_is_published_at_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    """Its copy carries its rank as well, of which its producer was not told."""
+    limit = 2000
+    broker = RelierRedisBroker(settings=settings.model_copy(update={"max_payload_bytes": limit}))
+    actor = rl_actor(report, broker=broker, job_key="{number}")
+    refused = 0
+    for length in range(limit, limit // 2, -1):
+        try:
+            actor.push(1, "x" * length)
+            break
+        except PayloadTooLargeError:
+            refused += 1
+    broker.close()
+    assert refused
+    assert "A push was not published" not in caplog.text
+
+
 def test_of_many_the_refused_one_is_named_and_the_others_are_enqueued(broker: Broker) -> None:
     actor = rl_actor(report, broker=broker, job_key="{number}", on_dead_job="refuse")
     dead = actor.push(1)
@@ -194,13 +229,13 @@ def test_of_many_the_refused_one_is_named_and_the_others_are_enqueued(broker: Br
 
 def test_without_the_store_a_push_fails(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     actor = rl_actor(report, broker=broker, job_key="{number}")
-
-    def away(*args: Any, **kwargs: Any) -> None:
-        raise redis.ConnectionError("gone")
-
     monkeypatch.setattr(store_of(broker).tasks, "push_many", away)
     with pytest.raises(StoreUnavailableError, match=r"The store is away \(ConnectionError\)"):
         actor.push(1)
+
+
+def away(*args: Any, **kwargs: Any) -> None:
+    raise redis.ConnectionError("gone")
 
 
 def _bury(broker: Broker, receipt: TaskReceipt) -> None:

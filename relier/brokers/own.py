@@ -225,7 +225,8 @@ class OwnBroker(Broker, ABC):
     def _encoded(self, message: Message[Any]) -> bytes:
         """Return an announced message as it is sent. Raises `PayloadTooLargeError`."""
         encoded: bytes = message.encode()
-        check_size(message, len(encoded), self.settings.max_payload_bytes)
+        if not wants_custody(message):  # Else it was checked before the store took it, and has got its rank since.
+            check_size(message, len(encoded), self.settings.max_payload_bytes)
         return encoded
 
     # -- copies that are not run --------------------------------------------------------------------------------
