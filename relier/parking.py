@@ -63,7 +63,7 @@ def _park_if_many(process: WorkerProcess, run: Run, fingerprint: str, many: int)
     success = last_success(store, actor, code)
     if success and count_alike(store, fingerprint, code, run.task_id, success) < many:
         return
-    reason = f"{many} of its tasks failed alike, and none succeeded meanwhile."
+    reason = f"{many} of its tasks failed alike, and none succeeded meanwhile"
     is_new, _ = park_actor(store, actor, process.identity, reason, fingerprint=fingerprint, code=code)
     forget_alike(store, fingerprint, code)
     process.gate.look()  # Others are told; this process knows before it begins with the next task.

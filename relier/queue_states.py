@@ -62,10 +62,13 @@ class QueueStates:
         self._declared = {queue for queue in declared if not is_internal(queue)}
         #: What the broker said when it did not answer.
         self.trouble = ""
+        #: The actors that are parked, by name; known after `all`.
+        self.parked: list[Hold] = []
 
     def all(self) -> list[QueueState]:
         """Return every queue that anybody knows of, by name."""
         told, _, holds = self._store.fleet.knowledge()
+        self.parked = sorted(holds.actors.values(), key=lambda hold: hold.name)
         waiting = waiting_by_queue(self._store)
         place = self._adapter.place()
         here, elsewhere = self._consumers(told, place)

@@ -75,7 +75,11 @@ def _prospect(planned: Planned, fleet: FleetView, routes: Routes) -> Prospect:
     return Prospect(planned, max((version for version in versions if version), default=None), "")
 
 
-def show_plan(plan: Sequence[Prospect]) -> None:
-    headers = ("actor", "queue", "payload version", "letters", "then")
-    rows = [(p.planned.actor, p.planned.queue, p.planned.payload_version, p.planned.letters, p.outlook) for p in plan]
-    print_table(headers, rows)
+def show_plan(plan: Sequence[Prospect], *, runs: bool) -> None:
+    """Print a line for each; `runs`: whether they are to run, so that it matters what they would meet."""
+    headers = ("actor", "queue", "payload version", "letters")
+    rows = [(p.planned.actor, p.planned.queue, p.planned.payload_version, p.planned.letters) for p in plan]
+    if runs:
+        print_table((*headers, "then"), [(*row, p.outlook) for row, p in zip(rows, plan, strict=True)])
+    else:
+        print_table(headers, rows)

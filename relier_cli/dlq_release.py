@@ -49,7 +49,7 @@ def _json_of(kind: type, value: str | None) -> Any:
 
 
 def release(
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="The tasks' ids.")],
+    task_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="The tasks' ids, each of them whole.")],
     *,
     args: Annotated[
         str | None, typer.Option(metavar="JSON", help="Other positional arguments, a list. One letter only.")
@@ -162,7 +162,7 @@ def purge(
 ) -> None:
     """Discard dead letters for good. They are counted as `discarded: purged`; `rl dlq export` keeps them before.
 
-    Example: rl dlq purge --actor send_invoice --since 7d --yes
+    Example: rl dlq purge --actor send_invoice --until 30d --yes
     """
     with opened_store() as store:
         dead = DeadLetters(store, who())
@@ -235,5 +235,5 @@ def _report_plan(matching: int, plan: list[Prospect], what: str, as_json: bool) 
     if as_json:
         print_json({"dry_run": True, "matching": matching, "plan": [prospect.as_data() for prospect in plan]})
     else:
-        show_plan(plan)
+        show_plan(plan, runs=what == "released")
         typer.echo(f"{matching} dead letters would be {what}.")

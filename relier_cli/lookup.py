@@ -15,6 +15,9 @@ from relier_cli.timeline import Moment, timeline
 #: Fewest characters that name a task by the beginning of its id.
 SHORTEST = 6
 
+#: Characters of the ids that Dramatiq gives.
+WHOLE = 36
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -46,6 +49,16 @@ def find(store: Store, task_id: str) -> Found:
     status = summary.status(survey.now()) if summary else record.status
     died = survey.dead_lettered_at(task_id, shard)
     return Found(record, shard, status, died, survey.events_of(task_id, shard))
+
+
+def insist_on_whole(store: Store, task_id: str) -> None:
+    """Raise `RelierError` for what is no task's id, but how some begin: a change would go to a task that is none."""
+    survey = Survey(store)
+    if SHORTEST <= len(task_id) < WHOLE and survey.locate(task_id) is None:
+        found = sorted(survey.beginning_with(task_id))
+        if found:
+            more = f", or one of {len(found) - 1} others" if len(found) > 1 else ""
+            raise RelierError(f"Nothing was done: {task_id!r} is no whole id. Is {found[0]} meant{more}?")
 
 
 #: What is still known of tasks without a record.

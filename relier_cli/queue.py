@@ -33,7 +33,7 @@ def list_queues(as_json: AsJson = False) -> None:
     """List every queue that the settings, actors of RELIER_ACTORS, workers, the store or the broker know.
 
     `messages` wait in the broker (- where it cannot tell), `due` and `scheduled` in the store. A queue that nobody
-    consumes or declares, and one that is paused, says so.
+    consumes or declares, and one that is paused, says so. Parked actors are named below.
 
     Example: rl queue list --json
     """
@@ -44,9 +44,10 @@ def list_queues(as_json: AsJson = False) -> None:
         found, now = states.all(), time.time()
     warnings = known.trouble + ([f"The broker does not answer: {states.trouble}"] if states.trouble else [])
     if as_json:
-        print_json({"queues": [row(state, now) for state in found], "warnings": warnings})
+        parked = [{"actor": hold.name, **hold_data(hold)} for hold in states.parked]
+        print_json({"queues": [row(state, now) for state in found], "parked": parked, "warnings": warnings})
     else:
-        show(found, now, warnings)
+        show(found, now, [*map(_parked, states.parked), *warnings])
 
 
 def row(state: QueueState, now: float) -> dict[str, Any]:
@@ -85,8 +86,8 @@ def notes_of(state: QueueState) -> list[str]:
     return notes
 
 
-def show(states: list[QueueState], now: float, warnings: list[str]) -> None:
-    """Print a line for each queue."""
+def show(states: list[QueueState], now: float, notes: list[str]) -> None:
+    """Print a line for each queue, and the notes below."""
     brokers = sorted({state.broker for state in states})
     headers = ["queue", "messages", "due", "scheduled", "oldest", "consumers", "state"]
     rows = []
@@ -98,8 +99,8 @@ def show(states: list[QueueState], now: float, warnings: list[str]) -> None:
             + ([state.broker] if len(brokers) > 1 else [])
         )
     print_table([*headers, "broker"] if len(brokers) > 1 else headers, rows)
-    for warning in warnings:
-        print_text(warning)
+    for note in notes:
+        print_text(note)
 
 
 def _state(state: QueueState) -> str:
@@ -107,6 +108,12 @@ def _state(state: QueueState) -> str:
     if state.paused:
         parts.insert(0, f"paused since {iso(state.paused.since)} by {state.paused.by}{_because(state.paused)}")
     return "; ".join(parts)
+
+
+def _parked(hold: Hold) -> str:
+    """Return what there is to tell of a parked actor."""
+    since = f"The actor {hold.name!r} is parked since {iso(hold.since)} by {hold.by}{_because(hold)}."
+    return f"{since} Its tasks wait for other code, or for: rl queue resume --actor {hold.name}"
 
 
 def _because(hold: Hold) -> str:

@@ -20,7 +20,7 @@ from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.survey import Summary, Survey
 from relier_cli.inflight import inflight
-from relier_cli.lookup import described, find
+from relier_cli.lookup import described, find, insist_on_whole
 from relier_cli.moments import moment
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_fields, print_json, print_table, print_text
@@ -30,7 +30,7 @@ app = typer.Typer(help="Tasks: what runs, what waits and why.", no_args_is_help=
 
 STATES = ("scheduled", "due", "queued", "running", "dead", "completed", "discarded")
 
-TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
+TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id, the whole of it.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +255,7 @@ def cancel(task_id: TaskId, as_json: AsJson = False) -> None:
     Example: rl tasks cancel 3f6c7a1e-…
     """
     with opened_store() as store:
+        insist_on_whole(store, task_id)
         outcome: str = cancel_task(store, task_id, who(), None, dead_letters=True)
     _answer(task_id, outcome, CANCELLED, as_json, ok=outcome != "ended")
 
@@ -279,6 +280,7 @@ def retry(task_id: TaskId, as_json: AsJson = False) -> None:
     Example: rl tasks retry 3f6c7a1e-…
     """
     with opened_store() as store:
+        insist_on_whole(store, task_id)
         outcome = retry_task(store, task_id, who())
     _answer(task_id, outcome, RETRY_TOLD, as_json, ok=outcome in RETRIED)
 

@@ -56,7 +56,7 @@ def test_three_different_tasks_park_their_actor_and_it_says_why(store: Store) ->
 
     hold = store.fleet.holds().actors["ship"]
     assert (hold.codes, hold.fingerprint, hold.by) == (("old",), "f", "w1")
-    assert hold.reason == "3 of its tasks failed alike, and none succeeded meanwhile."
+    assert hold.reason == "3 of its tasks failed alike, and none succeeded meanwhile"
 
 
 def test_failures_of_another_kind_or_of_other_code_are_counted_apart(store: Store) -> None:

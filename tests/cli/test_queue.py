@@ -106,8 +106,15 @@ def test_what_is_not_held_cannot_be_resumed(rl: CommandLine) -> None:
 
 def test_a_parked_actor_is_resumed(rl: CommandLine, store: Store) -> None:
     park_actor(store, "work", "a worker", "too many failures", fingerprint="f1")
+    (parked,) = rl.json("queue", "list")["parked"]
+    assert (parked["actor"], parked["by"], parked["reason"]) == ("work", "a worker", "too many failures")
+    *_, line = rl("queue", "list").stdout.splitlines()
+    assert line.startswith(f"The actor 'work' is parked since {parked['since']} by a worker (too many failures).")
+    assert line.endswith("rl queue resume --actor work")
+
     done = rl.json("queue", "resume", "--actor", "work")
     assert (done["actor"], done["outcome"], done["hold"]["reason"]) == ("work", "resumed", "too many failures")
+    assert rl.json("queue", "list")["parked"] == []
     assert not store.fleet.holds()
 
 

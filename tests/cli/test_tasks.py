@@ -121,6 +121,17 @@ def test_the_owner_of_a_running_task_is_asked_to_cancel_it(rl: CommandLine, stor
     assert json.loads(heard["data"]) == {"v": 1, "type": "cancel", "task": sending.task_id}
 
 
+def test_the_beginning_of_an_id_changes_nothing(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    waiting = tasks.scheduled().task_id
+    counters = store.counters()
+    for command in ("cancel", "retry"):
+        done = rl("tasks", command, waiting[:-1])
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"Nothing was done: {waiting[:-1]!r} is no whole id. Is {waiting} meant?\n"
+    assert store.status(waiting) == "scheduled"
+    assert store.counters() == counters
+
+
 def test_a_task_of_which_nothing_is_known_is_marked(rl: CommandLine, store: Store) -> None:
     for _ in range(2):
         assert rl.json("tasks", "cancel", "nobody")["outcome"] == "marked"
