@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,9 @@ PrivateRabbitmqs = Callable[..., RabbitmqServer]
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_account] = Account.open()
     spawn.enabled = True
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # What runs in the background ignores it, and its children.
     for name in [name for name in os.environ if name.startswith("RELIER_") and not name.startswith("RELIER_TEST_")]:
         del os.environ[name]  # the user's own settings must not reach tests, nor the processes they start
 
