@@ -10,9 +10,6 @@ letters.release_all(Wanted(actor="send_invoice", reason="ConnectionError"), rate
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +22,7 @@ from dramatiq import Broker
 from relier import failpoints
 from relier.integrity import Integrity
 from relier.letter_edits import EditRefusedError, edited
+from relier.people import somebody
 from relier.settings import Settings, get_settings
 from relier.store import Store, get_store
 from relier.store.letter_entries import Entry, arguments_of, read_entries
@@ -69,7 +67,7 @@ class DeadLetters:
 
     def __init__(self, store: Store | None = None, who: str = "") -> None:
         self.store = store or get_store()
-        self.who = who or _somebody()
+        self.who = who or somebody()
 
     # -- what there is ----------------------------------------------------------------------------------------------
 
@@ -259,11 +257,3 @@ def _tally(pieces: Iterator[dict[Place, str]], told: Told | None) -> Counter[str
         if told is not None:
             told(outcomes)
     return tally
-
-
-def _somebody() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

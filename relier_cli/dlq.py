@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relier.dead_letters import claims, dead_record
+from relier.dead_letters import dead_record
 from relier.dlq import DeadLetters, Group, Letter, Wanted
 from relier.errors import RelierError
 from relier.letter_sweep import alarm
@@ -14,7 +14,7 @@ from relier.settings import get_settings
 from relier.store import Store
 from relier_cli import dlq_files, dlq_release
 from relier_cli.letter_filters import Filters, filtered
-from relier_cli.lookup import described, find
+from relier_cli.lookup import claimed, described, find
 from relier_cli.opening import opened_store
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text
 from relier_cli.tasks import TaskId, show_task
@@ -50,9 +50,9 @@ def fetch(store: Store, wanted: Wanted, limit: int) -> tuple[list[dict[str, Any]
     """Return the newest dead letters that are wanted, how many are wanted, and how many there are."""
     dead = DeadLetters(store)
     letters, matching = dead.newest(wanted, limit)
-    claimed = _claims(store, [letter for letter in letters if not letter.actor])
+    claims = claimed(store, [(letter.task_id, letter.shard) for letter in letters if not letter.actor])
     nothing = {"claimed_id": None, "claimed_actor": None}
-    rows = [{**_row(letter), **claimed.get(letter.task_id, nothing)} for letter in letters]
+    rows = [{**_row(letter), **claims.get(letter.task_id, nothing)} for letter in letters]
     return rows, matching, matching if wanted.everything else dead.count()
 
 
@@ -70,15 +70,6 @@ def _row(letter: Letter) -> dict[str, Any]:
         "created_at": iso(letter.created_at),
         "dead_lettered_at": iso(letter.died_at),
     }
-
-
-def _claims(store: Store, refused: list[Letter]) -> dict[str, dict[str, str | None]]:
-    """Return what refused messages claim to be: only their bytes tell."""
-    by_shard: dict[int, list[str]] = {}
-    for letter in refused:
-        by_shard.setdefault(letter.shard, []).append(letter.task_id)
-    records = [record for shard, ids in by_shard.items() for record in store.records(ids, shard).values()]
-    return {record.task_id: claims(record) for record in records}
 
 
 def show(letters: list[dict[str, Any]], matching: int, total: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from relier.dead_letters import told
+from relier.dead_letters import claims, told
 from relier.errors import RelierError
 from relier.store import Record, Store
 from relier.store.survey import Survey
@@ -83,6 +84,15 @@ def _completed(survey: Survey, beginning: str) -> tuple[str, int]:
         f"There is no record of task {beginning!r}: no worker has claimed it yet, or it ended and was forgotten."
         " Had its message been refused as not what a producer sent, `rl dlq list` would have it under raw-…."
     )
+
+
+def claimed(store: Store, refused: Iterable[tuple[str, int]]) -> dict[str, dict[str, str | None]]:
+    """Return what refused messages claim to be, given their ids and shards: only their bytes tell."""
+    by_shard: dict[int, list[str]] = {}
+    for task_id, shard in refused:
+        by_shard.setdefault(shard, []).append(task_id)
+    records = [record for shard, ids in by_shard.items() for record in store.records(ids, shard).values()]
+    return {record.task_id: claims(record) for record in records}
 
 
 def described(found: Found) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from relier.errors import StoreUnavailableError
+from relier.people import somebody
 from relier.preflight import place
 from relier.settings import Settings, get_settings
 from relier.store import Store, get_store
@@ -33,11 +32,7 @@ def opened_store(settings: Settings | None = None) -> Iterator[Store]:
 
 def who() -> str:
     """Return who asks, for the history of what was asked for by hand."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name
-        user = str(os.getuid())
-    return f"rl:{user}@{socket.gethostname()}"
+    return f"rl:{somebody()}"
 
 
 def import_path() -> None:

@@ -12,7 +12,6 @@ from dramatiq import Broker
 
 from relier.brokers import default_broker
 from relier.cancelling import cancel_task
-from relier.dead_letters import claims
 from relier.fleet_checks import depths
 from relier.retrying import RETRIED, retry_task
 from relier.retrying import TOLD as RETRY_TOLD
@@ -20,7 +19,7 @@ from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.survey import Summary, Survey
 from relier_cli.inflight import inflight
-from relier_cli.lookup import described, find, insist_on_whole
+from relier_cli.lookup import claimed, described, find, insist_on_whole
 from relier_cli.moments import moment
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_fields, print_json, print_table, print_text
@@ -133,17 +132,8 @@ def fetch(store: Store, broker: Broker, settings: Settings, filter_: Filter, lim
             wanted.append(summary)
     newest = heapq.nlargest(limit, wanted, key=lambda s: (s.created_at, s.granted_at, s.due_at, s.task_id))
     queues |= {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
-    return Listing(newest, now, counts, depths(broker, queues - {""}), claimed_by(store, newest))
-
-
-def claimed_by(store: Store, tasks: list[Summary]) -> dict[str, dict[str, str | None]]:
-    """Return what refused messages claim to be: only their bytes tell."""
-    by_shard: dict[int, list[str]] = {}
-    for task in tasks:
-        if not task.actor and task.state == "d":
-            by_shard.setdefault(task.shard, []).append(task.task_id)
-    records = [record for shard, ids in by_shard.items() for record in store.records(ids, shard).values()]
-    return {record.task_id: claims(record) for record in records}
+    refused = [(task.task_id, task.shard) for task in newest if not task.actor and task.state == "d"]
+    return Listing(newest, now, counts, depths(broker, queues - {""}), claimed(store, refused))
 
 
 def row(task: Summary, now: float) -> dict[str, Any]:
