@@ -84,6 +84,7 @@ class Execution(Closing):
                 if self._result is _NOT_RETURNED:
                     self._error = error
         interrupts.shut(run)
+        current.set(None)  # An interrupt may have kept `_call` from it.
         if self._error is None:
             self._complete(run)
         if isinstance(self._error, SkipMessage):

@@ -12,7 +12,7 @@ import dramatiq
 import pytest
 from dramatiq import Worker
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.middleware import TimeLimitExceeded
+from dramatiq.middleware import Middleware, TimeLimitExceeded
 
 import relier
 from relier import TaskCancelled, TaskFailedError, closing, execution, rl_actor
@@ -107,6 +107,30 @@ def test_a_time_limit_that_comes_after_the_user_code_changes_nothing(broker: Stu
     assert counters[expected] == tasks
     assert counters.get("handed_over", 0) == 0
     assert counters.get("failed", 0) == (tasks if fails else 0)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_late_interrupt_leaves_no_run_to_what_comes_next_on_the_thread(broker: StubBroker) -> None:
+    """What a hook enqueues would pass for the code of the task."""
+    late, seen = LateInterrupt(), list[Any]()
+
+    class Watching(Middleware):
+        def after_process_message(self, *args: Any, **more: Any) -> None:
+            seen.append((late.hit, current_run()))
+
+    broker.add_middleware(Watching())
+
+    def act() -> None:
+        late.begin()
+
+    actor: Any = rl_actor(act, broker=broker)
+    tasks = 0
+    while tasks == 0 or late.hit:
+        tasks += 1
+        late.arm(tasks)
+        actor.push()
+        wait_until(lambda: len(seen) == tasks, 30, "the hook")  # noqa: B023
+    assert [hit for hit, run in seen if run is not None] == []
 
 
 class LateCancel(LateInterrupt):
