@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -65,13 +66,16 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     try:
-        file = path.open("x", encoding="utf-8")
+        file = open(path, "x", encoding="utf-8", opener=_private)  # noqa: SIM115
     except OSError as error:
         raise RelierError(f"The file {path} cannot be written: {error.strerror}.") from None
     with file:
-        file.flush()
-        path.chmod(0o600)  # Payloads may be nobody else's business.
         yield file
+
+
+def _private(path: str, flags: int) -> int:
+    """Payloads may be nobody else's business, from the beginning: who has opened a file reads on."""
+    return os.open(path, flags, 0o600)
 
 
 def import_letters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from relier.envelope import stamp_first_hand, stamp_of
 from relier.hooks import encode_failure
 from relier.integrity import Integrity
 from relier.store import Failure, Sending, Store
+from relier_cli import dlq_files
 from tests.cli.conftest import CommandLine, Tasks
 from tests.processes import actors
 from tests.servers import RedisServer
@@ -46,6 +48,19 @@ def die(tasks: Tasks, number: int = 0, *, kind: str = "ValueError", **more: Any)
 
 def ids(listing: Any) -> list[str]:
     return [letter["id"] for letter in listing["dead_letters"]]
+
+
+def test_nobody_else_can_open_an_exported_file_before_it_is_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who opened it then would read on."""
+    monkeypatch.setattr(Path, "chmod", lambda *_: None)
+    before = os.umask(0)
+    try:
+        with dlq_files._opened(tmp_path / "letters"):
+            assert (tmp_path / "letters").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_lists_and_groups_take_filters(rl: CommandLine, tasks: Tasks) -> None:
