@@ -235,11 +235,13 @@ class DeadLetters:
         rate: float | None,
     ) -> Iterator[dict[Place, str]]:
         size = PIECE if rate is None else max(1, min(PIECE, int(rate / PIECES_A_SECOND)))
-        began = time.monotonic()
+        due = time.monotonic()
         for i in range(0, len(places), size):
+            piece = places[i : i + size]
             if rate is not None:
-                time.sleep(max(0.0, began + i / rate - time.monotonic()))
-            yield act(places[i : i + size])
+                time.sleep(max(0.0, due - time.monotonic()))
+                due = time.monotonic() + len(piece) / rate  # What was late does not catch up.
+            yield act(piece)
 
     def _end_of(self, place: Place, patience: float) -> str:
         end = time.monotonic() + patience

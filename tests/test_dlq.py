@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import redis
 from dramatiq import Message
 
+from relier import dlq
 from relier.dlq import DeadLetters, EditRefusedError, Place, Wanted
 from relier.envelope import stamp_first_hand, stamp_of
 from relier.hooks import encode_failure
@@ -118,6 +120,30 @@ def test_a_rate_spreads_releases_over_time(store: Store, dead: DeadLetters) -> N
     dead.release_all(rate=20, told=lambda outcomes: at.extend([time.monotonic() - began] * len(outcomes)))
     assert len(at) == 6
     assert all(moment >= i // 2 * 2 / 20 for i, moment in enumerate(at))  # two a piece
+
+
+def test_what_was_held_up_does_not_catch_up_with_its_rate(
+    store: Store, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever took long: the rate spares somebody who has the letters' tasks to bear."""
+    now, at = [0.0], list[float]()
+
+    class Clock:
+        monotonic = staticmethod(lambda: now[0])
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            now[0] += seconds
+
+    def told(outcomes: Any) -> None:
+        at.append(now[0])
+        now[0] += 10.0 if len(at) == 1 else 0.0
+
+    for number in range(6):
+        die(store, number)
+    monkeypatch.setattr(dlq, "time", Clock)
+    dead.release_all(dead.places(), rate=2, told=told)
+    assert all(after - before >= 0.5 for before, after in pairwise(at)), at
 
 
 def test_a_purge_takes_what_is_wanted(store: Store, dead: DeadLetters) -> None:
