@@ -20,13 +20,13 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        #: The server's time (s) in its last answer, and when it was asked by the monotonic clock.
+        #: The server's time (s) in its last answer, and when it was asked by `_steady`.
         self._heard: tuple[float, float] | None = None
 
     def heard(self, server_time: float, asked_at: float) -> None:
         """Note an answer that has just come. Times are seconds; `asked_at` of the monotonic clock."""
         if self._heard is None or time.monotonic() - asked_at <= LONGEST:
-            self._heard = (server_time, asked_at)
+            self._heard = (server_time, _steady() - (time.monotonic() - asked_at))
 
     def now_ms(self) -> int:
         """Return the time in milliseconds since the epoch, rounded up."""
@@ -34,4 +34,10 @@ class ServerClock:
         if heard is None:
             return math.ceil(time.time() * 1000)
         server_time, asked_at = heard
-        return math.ceil((server_time + (time.monotonic() - asked_at) * (1 + DRIFT)) * 1000)
+        return math.ceil((server_time + (_steady() - asked_at) * (1 + DRIFT)) * 1000)
+
+
+def _steady() -> float:
+    """Return a monotonic time (s) that goes on while this machine is suspended, where the system has one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)

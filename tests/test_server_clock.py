@@ -90,6 +90,17 @@ def test_an_answer_that_took_long_does_not_replace_one_that_came_at_once() -> No
     assert clock.now_ms() < 2_000_000
 
 
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has no clock that counts a suspension")
+def test_time_goes_on_while_the_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is pushed when it wakes up is older than a purge from meanwhile, and never runs."""
+    clock = ServerClock()
+    clock.heard(1000.0, time.monotonic())
+    right = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda kind: right(kind) + 3600 * (kind == time.CLOCK_BOOTTIME))
+
+    assert clock.now_ms() >= 4_600_000
+
+
 def test_a_vague_time_is_better_than_none() -> None:
     clock = ServerClock()
     clock.heard(1000.0, time.monotonic() - 10)
