@@ -56,6 +56,20 @@ def test_the_newest_runs_and_older_ones_end_queued_or_delayed(fleet: Harness) ->
         _is_superseded(fleet, task)
 
 
+@where(("embedded", "rabbitmq", "plain-redis"))
+def test_a_task_that_pushes_itself_again_is_interrupted_once_that_is_published(fleet: Harness) -> None:
+    """Interrupted before, it would leave the next one to a sweeper, minutes later."""
+    jobs, times = 5, 6
+    for number in range(jobs):
+        fleet.actors.repeating.push(f"j{number}", times)
+    fleet.worker()
+
+    counters = fleet.settle(jobs * (times + 1))
+
+    assert (counters["completed"], counters["discarded:superseded"]) == (jobs, jobs * times), fleet.report()
+    assert sorted(effect.detail for effect in fleet.effects("ran")) == [0] * jobs
+
+
 @where(BOTH)
 def test_an_older_one_that_runs_is_cancelled_or_may_finish_but_never_completes(fleet: Harness) -> None:
     """Nothing but the cancel ends the function whose gate never opens."""
