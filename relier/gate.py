@@ -45,17 +45,23 @@ class Gate:
 
     def known(self) -> Holds:
         """Return what is held, from a view that is fresh. Raises what the store raises when it has to be asked."""
-        if time.monotonic() - self._at > FRESH:
-            self.look()
+        came = time.monotonic()
+        if came - self._at > FRESH:
+            with self._learning:
+                if self._at < came:  # Else somebody has asked since; the beat need not wait for all of us.
+                    self._take_over(lambda: Beat("", self._store.fleet.holds()))
         return self.holds
 
     def _learn(self, ask: Callable[[], Beat]) -> Beat:
         """Take over an answer of the store, one at a time: an older one must not replace a newer one."""
         with self._learning:
-            asked = time.monotonic()
-            found = ask()
-            if found.holds is not None:
-                self._adapter.close_queues(frozenset(found.holds.queues))
-                self.holds = found.holds
-            self._at = asked
-            return found
+            return self._take_over(ask)
+
+    def _take_over(self, ask: Callable[[], Beat]) -> Beat:
+        asked = time.monotonic()
+        found = ask()
+        if found.holds is not None:
+            self._adapter.close_queues(frozenset(found.holds.queues))
+            self.holds = found.holds
+        self._at = asked
+        return found

@@ -143,3 +143,40 @@ def test_a_worker_that_joins_again_opens_what_was_resumed_meanwhile() -> None:
     second, _, _ = make(adapter)
     second.look()
     assert not adapter.is_closed("default")
+
+
+def test_threads_that_wait_for_an_answer_share_the_next_one() -> None:
+    """Else a slow store is asked by one after the other, and the beat waits for all of them."""
+    process, fleet, _ = make()
+    many, arrived = 8, threading.Semaphore(0)
+
+    class Lock:
+        """Tells when somebody comes to it."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            arrived.release()
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    def holds() -> Holds:
+        fleet.asked += 1
+        if fleet.asked == 1:  # Meanwhile all others come.
+            for _ in range(many):
+                assert arrived.acquire(timeout=30)
+        return PAUSED
+
+    fleet.holds = holds  # type: ignore[method-assign]
+    process._learning = Lock()  # type: ignore[assignment]
+    known: list[Holds] = []
+    threads = [threading.Thread(target=lambda: known.append(process.known())) for _ in range(many)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert known == [PAUSED] * many
+    assert fleet.asked <= 2
