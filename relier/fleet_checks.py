@@ -21,6 +21,7 @@ from relier.preflight import Check, Finding
 from relier.queues import RECOVERY_QUEUE
 from relier.settings import Settings
 from relier.store import SHARDS, Store
+from relier.store.connection import UNAVAILABLE
 from relier.store.keys import FORMAT
 from relier.store.survey import NEWER_VERSION, UNKNOWN_ACTOR, Survey
 
@@ -206,6 +207,6 @@ def depths(broker: Broker, queues: Iterable[str]) -> dict[str, int]:
     adapter = adapter_of(broker)
     try:
         found = {queue: adapter.depth(queue) for queue in sorted(queues)}
-    except BrokerConnectionError:
+    except (BrokerConnectionError, *UNAVAILABLE):
         return {}
     return {queue: depth for queue, depth in found.items() if depth is not None}

@@ -66,6 +66,12 @@ def test_nothing_runs(rl: CommandLine) -> None:
     assert rl("tasks", "inflight").stdout.splitlines()[-2] == "0 running on 0 workers"
 
 
+@pytest.mark.parametrize("broker", ["redis", "amqp"])
+def test_what_runs_is_shown_while_the_broker_is_away(rl: CommandLine, broker: str) -> None:
+    """It is not the store that is away then."""
+    assert rl.json("tasks", "inflight", broker_url=f"{broker}://127.0.0.1:1")["in_broker"] == {}
+
+
 def test_a_follower_tells_what_begins_and_leaves_and_ends_with_a_signal(
     tmp_path: Path, store_url: str, store: Store, tasks: Tasks
 ) -> None:
