@@ -81,7 +81,8 @@ def _completed(survey: Survey, beginning: str) -> tuple[str, int]:
             f"{len(found)} tasks have an id that begins with {beginning!r}: {some}{'…' * (len(found) > 5)}"
         )
     raise RelierError(
-        f"There is no record of task {beginning!r}: no worker has claimed it yet, or it ended and was forgotten."
+        f"There is no record of task {beginning!r}: no worker has claimed it yet, or it has ended:"
+        " of most tasks that complete nothing is kept."
         " Had its message been refused as not what a producer sent, `rl dlq list` would have it under raw-…."
     )
 

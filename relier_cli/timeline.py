@@ -117,8 +117,10 @@ def _told(moment: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def upcoming(data: Mapping[str, Any]) -> str:
-    """Return what will become of a task that has not ended."""
+    """Return what will become of a task that has not ended, and of one that is but marked."""
     status, due, reason = data["status"], data["due_at"], data["reason"]
+    if status == "discarded" and reason == "cancelled" and not data["actor"] and not data["id"].startswith("raw-"):
+        return "nothing was known of it when it was cancelled: it does not run from then on, and may have run before"
     because = f" ({reason})" if reason else ""
     if status == "running":
         return f"it runs{because}"

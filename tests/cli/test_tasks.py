@@ -141,6 +141,7 @@ def test_a_task_of_which_nothing_is_known_is_marked(rl: CommandLine, store: Stor
     assert [task["id"] for task in listing["tasks"]] == ["nobody"]
     assert listing["counts"]["discarded"] == 1
     assert rl.json("tasks", "inspect", "nobody")["status"] == "discarded"
+    assert "may have run before" in rl("tasks", "inspect", "nobody").stdout
 
 
 def test_an_ended_task_is_not_cancelled(rl: CommandLine, tasks: Tasks) -> None:
