@@ -25,6 +25,8 @@ from relier.store.connection import UNAVAILABLE
 from relier.store.keys import FORMAT
 from relier.store.survey import NEWER_VERSION, UNKNOWN_ACTOR, Survey
 
+_AWAY: tuple[type[Exception], ...] = (*UNAVAILABLE, BrokerConnectionError)
+
 
 def format_check(store: Store) -> Check:
     """Return the check that the store was begun with our format and number of shards."""
@@ -207,6 +209,6 @@ def depths(broker: Broker, queues: Iterable[str]) -> dict[str, int]:
     adapter = adapter_of(broker)
     try:
         found = {queue: adapter.depth(queue) for queue in sorted(queues)}
-    except (BrokerConnectionError, *UNAVAILABLE):
+    except _AWAY:
         return {}
     return {queue: depth for queue, depth in found.items() if depth is not None}
