@@ -84,7 +84,7 @@ def entry_of(line: str | bytes, integrity: Integrity) -> Entry:
     """
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadLineError(f"it is no JSON: {error}") from None
     if not isinstance(data, dict):
         raise BadLineError("it is no JSON object")

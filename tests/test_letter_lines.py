@@ -93,6 +93,7 @@ def test_a_line_gives_back_the_whole_entry(
     ("bad", "why"),
     [
         ("{", "it is no JSON"),
+        ("[" * 100_000, "it is no JSON"),
         ("[]", "it is no JSON object"),
         (line(format=2), "its format is 2, not 1"),
         (line(id=""), "its 'id' is no text"),
