@@ -14,6 +14,7 @@ from relier.dlq import PATIENCE, Canary, DeadLetters, Place, Wanted
 from relier.errors import RelierError
 from relier.settings import Settings, get_settings
 from relier.store import Store
+from relier.store.connection import UNAVAILABLE
 from relier_cli.actors import load_actors
 from relier_cli.dlq_plan import Prospect, prospects, show_plan
 from relier_cli.letter_filters import Filters, Limit, filtered
@@ -30,6 +31,9 @@ _WHY = {
     "gone": "no dead letter any more",
 }
 
+#: After which it is told how far it came.
+_CUT_SHORT: tuple[type[BaseException], ...] = (KeyboardInterrupt, *UNAVAILABLE)
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would happen.")]
 
 
@@ -38,7 +42,7 @@ def _json_of(kind: type, value: str | None) -> Any:
         return None
     try:
         data = json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"this is no JSON: {error}") from None
     if not isinstance(data, kind):
         raise typer.BadParameter("a JSON list is wanted" if kind is list else "a JSON object is wanted")
@@ -199,7 +203,7 @@ def _go(
 
     try:
         getattr(dead, what)(places, told=told, **more)
-    except KeyboardInterrupt:
+    except _CUT_SHORT:
         typer.echo(
             f"\nInterrupted: {', '.join(f'{n} {name}' for name, n in tally.items()) or 'nothing done'}.", err=True
         )

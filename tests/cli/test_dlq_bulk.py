@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from dramatiq import Message
 
+from relier.dlq import Place
 from relier.envelope import stamp_first_hand, stamp_of
 from relier.hooks import encode_failure
 from relier.integrity import Integrity
 from relier.store import Failure, Sending, Store
-from relier_cli import dlq_files
+from relier_cli import dlq_files, dlq_release
 from tests.cli.conftest import CommandLine, Tasks
 from tests.processes import actors
 from tests.servers import RedisServer
@@ -61,6 +64,20 @@ def test_nobody_else_can_open_an_exported_file_before_it_is_private(
             assert (tmp_path / "letters").stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, redis.ConnectionError])
+def test_what_was_done_is_told_when_it_does_not_come_to_its_end(
+    error: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Dead:
+        def release_all(self, places: list[Place], *, told: Any) -> None:
+            told(dict.fromkeys(places, "released"))
+            raise error
+
+    with pytest.raises(error):
+        dlq_release._go(Dead(), "release_all", [Place(0, 0, "a")], Counter(), True)  # type: ignore[arg-type]
+    assert "Interrupted: 1 released." in capsys.readouterr().err
 
 
 def test_lists_and_groups_take_filters(rl: CommandLine, tasks: Tasks) -> None:
