@@ -14,7 +14,7 @@ from relier.store.scripts import script
 from relier.store.store import Store
 
 #: About how many records one page has.
-PAGE = 200
+PAGE = 100
 
 #: Among how many records ids are searched by their beginning.
 SEARCHED = 1_000_000
