@@ -23,6 +23,7 @@ from relier.envelope import HIGHEST_FENCE, stamp_of
 from relier.integrity import Integrity
 from relier.settings import Settings
 from relier.store import Store
+from relier.store.connection import UNAVAILABLE
 from relier.store.purging import Copy, Judgement, Purge, concerning
 from relier.store.survey import Survey
 
@@ -31,6 +32,9 @@ from relier.store.survey import Survey
 MARGIN = 0.5
 #: Longest wait (s) for the time of the mark, should the server's clock be set back meanwhile.
 LONGEST_WAIT = 3.0
+
+#: What a broker raises that is away. If it is the store, that raises again when it is needed next.
+_AWAY: tuple[type[Exception], ...] = (*UNAVAILABLE, BrokerConnectionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +117,7 @@ class Purging:
     def preview(self, queues: Iterable[str]) -> Purged:
         """Tell what `run` would do; changes nothing. Where a broker cannot be read, its messages are not counted."""
         wanted = set(queues)
-        bodies = self.adapter.waiting()
-        if bodies is None:
-            self.done.drained, self.done.unread = None, self._depth(wanted)
-        copies = [copy for copy in map(self._copy, bodies or ()) if copy and copy.queue in wanted]
+        copies = self._readable(wanted)
         found = {copy.task_id for copy in copies}  # Of some the store has a record as well.
         for i in range(0, len(copies), 1000):
             self._note(copies[i : i + 1000], only_tell=True)
@@ -132,14 +133,29 @@ class Purging:
                 if self.adapter.drain(queue, self._judge) is None:
                     self.done.drained = None
                     return
-        except BrokerConnectionError as error:
-            self.done.trouble = " ".join(str(error).split()) or type(error).__name__
+        except _AWAY as error:
+            self._is_away(error)
+
+    def _readable(self, queues: set[str]) -> list[Copy]:
+        """Return the copies that wait in the broker and may be concerned; none where it cannot be read."""
+        try:
+            bodies = self.adapter.waiting()
+            if bodies is None:
+                self.done.drained, self.done.unread = None, self._depth(queues)
+            return [copy for copy in map(self._copy, bodies or ()) if copy and copy.queue in queues]
+        except _AWAY as error:
+            self.done.drained = self.done.unread = None
+            self._is_away(error)
+            return []
+
+    def _is_away(self, error: Exception) -> None:
+        self.done.trouble = " ".join(str(error).split()) or type(error).__name__
 
     def _depth(self, queues: set[str]) -> int | None:
         try:
             depths = [self.adapter.depth(queue) for queue in sorted(queues)]
-        except BrokerConnectionError as error:
-            self.done.trouble = " ".join(str(error).split()) or type(error).__name__
+        except _AWAY as error:
+            self._is_away(error)
             return None
         return None if None in depths else sum(depth or 0 for depth in depths)
 

@@ -214,11 +214,15 @@ class RabbitmqAdapter(Adapter):
         return found
 
     def drain(self, queue: str, judge: Judge) -> int:
+        from relier.brokers.rabbitmq_connection import LOST
         from relier.brokers.rabbitmq_drain import drain_rabbitmq
 
         told = self.broker.parameters
         parameters = list(told) if isinstance(told, list | tuple) else [told]
-        return drain_rabbitmq(parameters, (queue, dq_name(queue), xq_name(queue)), judge)
+        try:
+            return drain_rabbitmq(parameters, (queue, dq_name(queue), xq_name(queue)), judge)
+        except LOST as error:
+            raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
     def drop_queue(self, queue: str) -> None:
         def drop(channel: Any) -> None:

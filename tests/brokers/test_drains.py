@@ -12,6 +12,7 @@ import pytest
 from dramatiq import Message
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import BrokerConnectionError
 
 from relier.brokers import redis_drain
 from relier.brokers.adapters import adapter_of
@@ -188,3 +189,12 @@ def test_a_queue_that_workers_empty_meanwhile_is_drained_all_the_same(redis_brok
     assert all_of(redis_broker) == list(range(11, 30, 2))
     assert redis_broker.connection.llen("dramatiq:default") == 10
     consumer.close()
+
+
+def test_a_server_that_is_away_is_a_lost_connection(settings: Settings) -> None:
+    """And no error of pika's, of which whoever drains any broker knows nothing."""
+    url = "amqp://127.0.0.1:1"
+    own = RelierRabbitmqBroker(url, settings=settings)
+    for broker in (own, install(RabbitmqBroker(url=url), settings)):
+        with pytest.raises(BrokerConnectionError):
+            adapter_of(broker).drain("default", lambda bodies: [True] * len(bodies))

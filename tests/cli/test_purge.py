@@ -134,10 +134,16 @@ def test_a_purge_without_its_redis_is_an_error_in_one_line(rl: CommandLine) -> N
     assert "Relier cannot reach Redis" in done.stderr
 
 
-def test_a_broker_that_is_away_hinders_no_mark(rl: CommandLine, tasks: Tasks) -> None:
+@pytest.mark.parametrize("kind", ["redis", "amqp"])
+def test_a_broker_that_is_away_hinders_no_mark(rl: CommandLine, tasks: Tasks, kind: str) -> None:
     tasks.scheduled()
+    url = f"{kind}://127.0.0.1:1"
 
-    done = rl("queue", "purge", "--all", "--yes", broker_url="amqp://127.0.0.1:1")
+    before = rl("queue", "purge", "--all", "--dry-run", broker_url=url)
+    done = rl("queue", "purge", "--all", "--yes", broker_url=url)
+
+    assert before.returncode == 1
+    assert "The broker does not answer" in before.stdout
 
     assert done.returncode == 1
     assert "1 tasks purged" in done.stdout
