@@ -18,6 +18,7 @@ from dramatiq.middleware import Middleware
 import relier
 from relier import RelierError, TaskContext, rl_actor, task_context
 from relier.errors import AdmissionRejectedError, ResultTimeout, TaskFailedError
+from relier.holds import lift_actor, pause_queue, resume_queue
 from relier.testing import NeverEndingError, Testing, TestingError
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
@@ -557,3 +558,52 @@ def test_what_cannot_be_is_said_at_once(make: Make) -> None:
         raise AssertionError
     with pytest.raises(relier.StoreUnavailableError), Testing(redis_url="redis://localhost:1"):
         raise AssertionError  # Not "inside of another".
+
+
+# -- what is held -----------------------------------------------------------------------------------------------------
+
+
+def test_the_tasks_of_a_parked_actor_are_left_and_no_runs(tasks: Testing) -> None:
+    ran: list[int] = []
+
+    @rl_actor(park_after=3)
+    def broken(n: int) -> None:
+        ran.append(n)
+        raise TypeError("a bug")
+
+    for n in range(5):
+        broken.push(n)
+    assert tasks.run(fail_fast=False) == len(ran) == 3
+    assert tasks.finish(fail_fast=False) == 0
+    assert len(ran) == len(tasks.dead_letters) == 3
+    assert [task.reason for task in tasks.tasks] == ["parked", "parked"]
+    assert tasks.next_due is None
+    tasks.advance(3600, fail_fast=False)
+    assert len(tasks.tasks) == 2
+
+    assert lift_actor(tasks.store, "broken")[0]
+    assert tasks.finish(fail_fast=False) == 2
+    assert sorted(ran) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("delay", [0, 60_000])
+def test_the_tasks_of_a_paused_queue_are_left_and_others_run(tasks: Testing, delay: int) -> None:
+    ran: list[str] = []
+
+    @rl_actor(queue_name="low_priority")
+    def report() -> None:
+        ran.append("report")
+
+    @rl_actor
+    def other() -> None:
+        ran.append("other")
+
+    assert pause_queue(tasks.store, "low_priority", "a test")[0]
+    report.send_with_options(delay=delay)
+    other.send_with_options(delay=60_000)
+    assert tasks.finish() == 1
+    assert (ran, [task.actor for task in tasks.tasks], tasks.next_due) == (["other"], ["report"], None)
+
+    assert resume_queue(tasks.store, "low_priority")[0]
+    assert tasks.finish() == 1
+    assert ran == ["other", "report"]

@@ -106,13 +106,14 @@ class MemoryBroker(OwnBroker):
     # -- consuming ----------------------------------------------------------------------------------------------
 
     def take(self) -> MemoryDelivery | None:
-        """Return the next copy that is to be run here; None when there is none. What the store takes is left out."""
+        """Return the next copy that is to be run here; None when there is none. What the store takes is left out,
+        and what a paused queue holds."""
         while True:
             with self._lock:
-                waiting = self._lanes or self._copies
-                if not waiting:
-                    return None
-                queue, raw = waiting.popleft()
+                found = self._next(self._lanes) or self._next(self._copies)
+            if found is None:
+                return None
+            queue, raw = found
             delivery, error = self._decoded(queue, raw)
             if error is not None:
                 self.dead_letter_raw(delivery, str(uuid4()), error)
@@ -122,6 +123,14 @@ class MemoryBroker(OwnBroker):
                 dated = replace(delivery._message, message_timestamp=delivery.message_timestamp - ahead)
                 delivery._message = dated
                 return delivery
+
+    def _next(self, waiting: deque[tuple[str, bytes]]) -> tuple[str, bytes] | None:
+        """Remove and return the first copy of a queue that is open; None when there is none."""
+        for i, (queue, raw) in enumerate(waiting):
+            if not self.is_closed(queue):
+                del waiting[i]
+                return queue, raw
+        return None
 
     def _decoded(self, queue: str, raw: bytes) -> tuple[MemoryDelivery, Exception | None]:
         try:

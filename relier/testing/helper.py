@@ -22,13 +22,15 @@ from relier.errors import StoreUnavailableError
 from relier.event_loops import start_loop
 from relier.installation import installation_of
 from relier.knowledge import FleetView, actors_of
-from relier.lifecycle import current_run, is_async, run_of
+from relier.lifecycle import current_run, is_async
 from relier.process import WorkerProcess
 from relier.publisher import Publisher
+from relier.routes import HOLDS
 from relier.settings import Settings
 from relier.store import SHARDS, Store
 from relier.store.connection import UNAVAILABLE
 from relier.testing.errors import NeverEndingError, TestingError, WorkerCrash
+from relier.testing.hands import Hands, NoQueue
 from relier.testing.rehearsal import Rehearsal
 from relier.testing.tasks import Task, queued_task, task_of
 
@@ -36,8 +38,8 @@ from relier.testing.tasks import Task, queued_task, task_of
 RUN = 1000
 #: Most runs at one moment of the test's clock.
 MOST_RUNS = 10_000
-#: Seconds: what is due later than this is held until somebody lets it go.
-HELD = 10 * 365 * 86_400.0
+#: Seconds: what is due later than this waits until somebody lets it go.
+FAR = 10 * 365 * 86_400.0
 
 _SHARDS = range(SHARDS)
 
@@ -87,8 +89,9 @@ class Testing:
         installation_of(self.broker).process = self._process
         self._publisher = Publisher(self.store, Lanes(self.broker), self.settings)
         self._fleet = FleetView(self.store)
-        hands: dict[str, Any] = defaultdict(lambda: _Hands(self.broker, self._failures))
-        self._thread = WorkerThread(broker=self.broker, consumers=hands, work_queue=_NoQueue(), worker_timeout=1000)  # type: ignore[arg-type]
+        self._hands = Hands(self.broker, self._failures)
+        hands: dict[str, Any] = defaultdict(lambda: self._hands)
+        self._thread = WorkerThread(broker=self.broker, consumers=hands, work_queue=NoQueue(), worker_timeout=1000)  # type: ignore[arg-type]
         self._rehearsal.begin(self.broker)
         return self
 
@@ -153,10 +156,21 @@ class Testing:
 
     def _next_due(self) -> int | None:
         pipe = self.store.client.pipeline(transaction=False)
-        until = self._now + int(HELD * 1e6)
+        until, page = self._now + int(FAR * 1e6), -1 if self._process.gate.holds else 1
         for shard in _SHARDS:
-            pipe.zrangebyscore(self.store.keys.shard(shard, "")[1], f"({self._now}", until, 0, 1, withscores=True)
-        return min((int(page[0][1]) for page in pipe.execute() if page), default=None)
+            pipe.zrangebyscore(self.store.keys.shard(shard, "")[1], f"({self._now}", until, 0, page, withscores=True)
+        pages = [self._not_held(shard, found) for shard, found in enumerate(pipe.execute()) if found]
+        return min((int(due) for found in pages for _, due in found), default=None)
+
+    def _not_held(self, shard: int, waiting: list[tuple[bytes, float]]) -> list[tuple[bytes, float]]:
+        """Return those that time lets go on: what is held is looked at again and again, and stays."""
+        if not self._process.gate.holds:
+            return waiting
+        records = self.store.records([task_id.decode() for task_id, _ in waiting], shard)
+        held = {
+            record.task_id.encode() for record in records.values() if record.state == "s" and record.reason in HOLDS
+        }
+        return [(task_id, due) for task_id, due in waiting if task_id not in held]
 
     def _move_to(self, now: int) -> None:
         if now <= self._now:
@@ -183,18 +197,20 @@ class Testing:
     def run(self, *, fail_fast: bool | None = None) -> int:
         """Run what is due now, and what that enqueues, until nothing is; returns how many runs there were.
 
+        What the store refuses, as a duplicate or a task that is held, is no run.
         `fail_fast`: see the class. What is left when it raises is run by the next call. Raises `NeverEndingError` after
         ten thousand runs.
         """
         if current_run() is not None:
             raise TestingError("A task cannot run tasks: push them, and let the test run them.")
-        raises, ran = self.fail_fast if fail_fast is None else fail_fast, 0
+        raises, ran, taken = self.fail_fast if fail_fast is None else fail_fast, 0, 0
+        self._process.gate.look()
         try:
             while (delivery := self.broker.take() or self._published()) is not None:
-                if ran == MOST_RUNS:
+                if taken == MOST_RUNS:
                     raise NeverEndingError(f"{MOST_RUNS} runs, and no end: do these tasks enqueue each other?")
-                ran += 1
-                self._run(delivery)
+                taken += 1
+                ran += self._run(delivery)
                 if self._failures and raises:
                     raise self._failures.pop()
         finally:
@@ -202,17 +218,21 @@ class Testing:
             self._settle()
         return ran
 
-    def _run(self, delivery: Any) -> None:
+    def _run(self, delivery: Any) -> bool:
+        """Have a copy processed; returns whether its task ran."""
         if is_async(self.broker.get_actor(delivery.actor_name)) and not self._has_loop:
             start_loop()
             self._has_loop = True
         self._set_clock(self._now + RUN)
+        before = self._hands.runs
         self._thread.process_message(delivery)
         self._process.deferred.flush()
+        return self._hands.runs > before
 
     def _published(self) -> Any:
         """Publish what is due, and return the first copy of that."""
-        told = self.broker.get_declared_queues(), actors_of(self.broker), self._process.identity
+        holds = self._process.gate.holds
+        told = self.broker.get_declared_queues(), actors_of(self.broker), self._process.identity, holds.version
         if told != self._told:
             self._told = told
             for queue in sorted(self.broker.get_declared_queues()):
@@ -275,24 +295,3 @@ class Testing:
     def counters(self) -> dict[str, int]:
         """What the store has counted, as `rl audit` shows it: `completed`, `retried`, `dead`, …"""
         return self.store.counters()
-
-
-class _Hands:
-    """What Dramatiq's worker thread takes for the consumer of a message: it gets each copy back."""
-
-    def __init__(self, broker: MemoryBroker, failures: list[BaseException]) -> None:
-        self._broker = broker
-        self._failures = failures
-
-    def post_process_message(self, message: Any) -> None:
-        run, error = run_of(message), message._exception
-        if error is not None and run is not None and run.final_failure:
-            self._failures.append(error)
-        self._broker.finish(message)
-
-
-class _NoQueue:
-    """Dramatiq's worker thread says when a message of its queue is done; here nobody asks."""
-
-    def task_done(self) -> None:
-        pass
