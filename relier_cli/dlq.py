@@ -18,6 +18,7 @@ from relier_cli.lookup import claimed, described, find
 from relier_cli.opening import opened_store
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text
 from relier_cli.tasks import TaskId, show_task
+from relier_cli.typos import tell_unknown_filters
 
 app = typer.Typer(help="Dead letters: why each is there, and the way out.", no_args_is_help=True)
 
@@ -40,6 +41,8 @@ def list_letters(
     with opened_store() as store:
         wanted = filters.wanted(store)
         letters, matching, total = fetch(store, wanted, limit)
+        if not matching:
+            tell_unknown_filters(DeadLetters(store), wanted)
     if as_json:
         print_json({"dead_letters": letters, "matching": matching, "total": total})
     else:
@@ -107,7 +110,10 @@ def groups(
     """
     with opened_store() as store:
         wanted = filters.wanted(store)
-        found = DeadLetters(store).groups(wanted)
+        dead = DeadLetters(store)
+        found = dead.groups(wanted)
+        if not found:
+            tell_unknown_filters(dead, wanted)
     letters = sum(group.count for group in found)
     if as_json:
         print_json({"groups": [_group(group) for group in found[:limit]], "total": len(found), "matching": letters})

@@ -23,6 +23,7 @@ from relier_cli.actors import load_actors
 from relier_cli.letter_filters import Filters, Limit, filtered
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, print_json, print_text
+from relier_cli.typos import tell_unknown_filters
 
 #: How many lines are taken in at once.
 PIECE = 100
@@ -48,12 +49,14 @@ def export(
     """
     if as_json and output is None:
         raise typer.BadParameter("the lines are JSON already; with --json they need a file: --output")
-    with opened_store() as store, _opened(output) as file:
-        wanted = filters.wanted(store)
-        exported = 0
-        for entry in DeadLetters(store, who()).export(wanted, limit):
-            file.write(json.dumps(line_of(entry)) + "\n")
-            exported += 1
+    with opened_store() as store:
+        dead, wanted, exported = DeadLetters(store, who()), filters.wanted(store), 0
+        with _opened(output) as file:
+            for entry in dead.export(wanted, limit):
+                file.write(json.dumps(line_of(entry)) + "\n")
+                exported += 1
+        if not exported:
+            tell_unknown_filters(dead, wanted)
     if as_json:
         print_json({"exported": exported, "file": str(output)})
     else:

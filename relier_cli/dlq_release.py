@@ -21,6 +21,7 @@ from relier_cli.letter_filters import Filters, Limit, filtered
 from relier_cli.lookup import find
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, print_json, print_text
+from relier_cli.typos import tell_unknown_filters
 
 #: What an outcome means to people.
 _WHY = {
@@ -138,9 +139,13 @@ def retry_all(
         wanted = filters.wanted(store)
         if dry_run:
             matching, plan = _plan(dead, wanted, limit)
+            if not matching:
+                tell_unknown_filters(dead, wanted)
             _report_plan(matching, plan, "released", as_json)
             return
         places = dead.places(wanted, limit)
+        if not places:
+            tell_unknown_filters(dead, wanted)
         bird = dead.try_one(places, canary_timeout) if canary else None
         tally = Counter({"released": 1} if bird else {})
         sings = not canary or (bird is not None and bird.succeeded)
@@ -175,11 +180,15 @@ def purge(
             _misuse("Which? Give a filter, or --all for all dead letters.")
         if dry_run:
             matching, plan = _plan(dead, wanted, limit)
+            if not matching:
+                tell_unknown_filters(dead, wanted)
             _report_plan(matching, plan, "discarded", as_json)
             return
         if not yes:
             _misuse("This discards dead letters for good. Add --yes to do it, --dry-run to see what would go.")
         places = dead.places(wanted, limit)
+        if not places:
+            tell_unknown_filters(dead, wanted)
         tally = Counter[str]()
         _go(dead, "purge", places, tally, as_json)
     _report(len(places), tally, "purged", as_json)

@@ -51,6 +51,8 @@ class Filters:
         now = Survey(store).now() if self.since or self.until else 0.0
         began = max(0.0, moment(self.since, now)) if self.since else 0.0
         ended = moment(self.until, now) if self.until else None
+        if ended is not None and began > ended:
+            raise typer.BadParameter("--since is later than --until, so nothing could fit: exchange them")
         return Wanted(self.actor, self.queue, self.reason, self.fingerprint or None, began, ended)
 
 

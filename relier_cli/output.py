@@ -67,7 +67,7 @@ def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
 def print_text(text: str) -> None:
     """Print a text that is not ours, as it is but for what would disturb a terminal."""
     for line in text.splitlines():
-        typer.echo(_printable(line.replace("\t", "    ")))
+        typer.echo(printable(line.replace("\t", "    ")))
 
 
 def _cell(value: Any) -> str:
@@ -77,10 +77,10 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell, value)) or "-"
-    return _printable(str(value)) or "-"
+    return printable(str(value)) or "-"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Escape what would disturb a terminal: names and texts may come from anywhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 

@@ -16,6 +16,7 @@ from relier.store.purging import KEPT, MOST, TooManyMarksError
 from relier_cli.application import application
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_json, print_text
+from relier_cli.typos import tell_unknown_actor
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -58,6 +59,8 @@ def purge(
         names = _insist_on_known(states, selection)
         purging = Purging(store, known.broker, settings, selection, who())
         done = _purge(purging, sorted({*names, RECOVERY_QUEUE}), yes and not dry_run)
+        if actor and not done.tasks:
+            tell_unknown_actor(store, known.broker, actor)
     warnings = known.trouble + _trouble(done, yes and not dry_run)
     if as_json:
         print_json(_data(selection, done, yes and not dry_run, warnings))

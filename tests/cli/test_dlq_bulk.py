@@ -257,3 +257,29 @@ def test_misuse_is_told_before_anything_is_done(rl: CommandLine, words: tuple[st
     done = rl("dlq", *words)
     assert done.returncode == 2
     assert why in " ".join(done.stderr.split())
+
+
+def test_a_filter_that_no_letter_has_tells_which_there_are(rl: CommandLine, tasks: Tasks) -> None:
+    die(tasks, actor="charge")
+    die(tasks, actor="mail", kind="KeyError", queue="other")
+    said = "No dead letter has the actor 'chrage'; there are: charge, mail.\n"
+    commands = ["list"], ["groups"], ["retry-all"], ["retry-all", "--dry-run"], ["purge", "--yes"], ["export"]
+    for command in commands:
+        done = rl("dlq", *command, "--actor", "chrage")
+        assert (done.returncode, done.stderr.removesuffix("0 dead letters exported.\n")) == (0, said), command
+    both = rl("dlq", "list", "--queue", "othr", "--reason", "keyerror").stderr
+    assert both.splitlines() == [
+        "No dead letter has the queue 'othr'; there are: default, other.",
+        "No dead letter has the reason 'keyerror'; there are: KeyError, ValueError.",
+    ]
+    assert rl("dlq", "list", "--actor", "charge", "--reason", "KeyError").stderr == ""  # Both are right.
+    rl("dlq", "purge", "--all", "--yes")
+    assert rl("dlq", "list", "--actor", "chrage").stderr == ""
+
+
+def test_a_time_that_ends_before_it_begins_is_misuse(rl: CommandLine) -> None:
+    for command in (["list"], ["export", "-o", "letters.jsonl"]):
+        done = rl("dlq", *command, "--since", "1h", "--until", "2h")
+        assert done.returncode == 2
+        assert "--since is later than --until" in " ".join(done.stderr.split())
+    assert not (rl.folder / "letters.jsonl").exists()

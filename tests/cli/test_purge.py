@@ -218,3 +218,11 @@ def test_what_is_in_the_broker_can_be_purged_after_a_reset(
     assert rl.json("queue", "purge", "--all", "--yes")["in_broker"] == {"default": 2}
 
     assert broker.do_qsize("default") == 0
+
+
+def test_an_actor_that_nobody_has_is_told(rl: CommandLine, tasks: Tasks) -> None:
+    tasks.dead()
+    done = rl("queue", "purge", "--actor", "wrok", "--dry-run")
+    assert done.returncode == 0
+    assert done.stderr == "No task and no worker that is known has the actor 'wrok'; there are: work.\n"
+    assert rl("queue", "purge", "--actor", "work", "--dry-run").stderr == ""
