@@ -21,6 +21,7 @@ from relier.runs import Phase, Run
 from relier.sending import sending_of
 from relier.store import HOOKS_ONLY, RUNS, Claim, Commit, Settled, Suspicion, Verdict
 from relier.store.durability import LONG_SINCE
+from relier.telling import tell_crashed
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ class Claiming:
         self.process.runs.remove(run)
         if claim.age < LONG_SINCE:
             self.process.hand_custody(run)
+        if claim.crashes:
+            tell_crashed(run.task_id, run.actor_name, run.sending.queue, claim.crashes)
         return self._skip(claim.verdict)
 
     def _drop_if_not_ours(self) -> None:
@@ -112,6 +115,7 @@ class Claiming:
 
     def _skip(self, why: str) -> NoReturn:
         self.message.options["store_results"] = False
+        self.message.relier_skipped = why
         raise SkippedByStore(f"The store says: {why}.")
 
     def _new_run(self) -> Run:

@@ -13,7 +13,7 @@ from relier import failpoints
 from relier.brokers.lanes import give_back
 from relier.claiming import Claiming, Delivery
 from relier.errors import RunUnknownError
-from relier.failures import RetryPolicy, decide
+from relier.failures import FailureKind, RetryPolicy, decide
 from relier.fingerprints import fingerprint
 from relier.followups import send_failure_callback
 from relier.hooks import encode_failure, has_failure_hooks, text_of
@@ -22,6 +22,7 @@ from relier.results import Returned, kept_for
 from relier.runner import LoopBlocked
 from relier.runs import Phase, Run
 from relier.store import Failure
+from relier.telling import tell_ended, tell_failed
 from relier.timeouts import tell_limit
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Closing(Claiming):
         self._answer: Any = None
         #: Whether the failure speaks against the actor's code.
         self._blames_code = False
+        #: What kind of failure it is.
+        self._kind = FailureKind.UNCLASSIFIED
 
     def _close(self, run: Run, call: Callable[[], Any]) -> Any:
         """Close the grant with one call of the store, exactly once; raises `SkippedByStore` when the run was lost."""
@@ -100,7 +103,7 @@ class Closing(Claiming):
     def _failed(self, run: Run, error: BaseException) -> None:
         """Record the failure; raises `SkippedByStore` when the run was lost."""
         if run.stops or run.phase is Phase.LOST:  # Whatever it raised then.
-            self._cancelled(run)
+            self._cancelled(run, error)
         if isinstance(error, Shutdown | LoopBlocked):
             self.process.hand_over(run, "shutdown" if isinstance(error, Shutdown) else str(error))
             self._give_up(run)
@@ -114,18 +117,21 @@ class Closing(Claiming):
         failpoints.hit("failed")
         if verdict == "discarded":
             run.settles = True
+            tell_ended(run, error)
             self._skip("cancelled")
         self.process.hand_custody(run)
         run.hooks_pending = run.final_failure and failure.hooks
         run.settles = run.final_failure
+        tell_failed(run, failure, str(self._kind), dead=run.final_failure)
         if self._blames_code:
             park_if_many(self.process, self.actor.options, run, failure.fingerprint)
 
-    def _cancelled(self, run: Run) -> NoReturn:
+    def _cancelled(self, run: Run, error: BaseException) -> NoReturn:
         """Discard what was cancelled on request; a run that was lost before needs nothing more."""
         failpoints.hit("before-cancelled")
         self._discard(run, "cancelled")
         failpoints.hit("cancelled")
+        tell_ended(run, error)
         self._skip("cancelled")
 
     def _discard(self, run: Run, reason: str) -> None:
@@ -151,7 +157,7 @@ class Closing(Claiming):
         tell_limit(error, self.broker, self.message)
         policy = RetryPolicy.of(self.message.options, self.actor.options)
         decision = decide(error, run.attempt, policy)
-        self._blames_code = decision.blames_code
+        self._blames_code, self._kind = decision.blames_code, decision.kind
         # When the store ends it although a retry is asked for, its retries are exhausted.
         run.exhausted = exhausted = decision.exhausted or decision.retry
         summary = f"{type(error).__name__}: {text_of(error)}"[:300]

@@ -64,7 +64,7 @@ def told(record: Record) -> dict[str, Any]:
         ],
         "checkpoint_bytes": size_of(record.checkpoint) or None,
         "checkpoint_kept_in": _PLACES.get(record.checkpoint[:1]),
-        "created_at": iso(record.created_at),
+        "created_at": iso(record.created_at, whole=True),
     }
 
 
@@ -122,8 +122,9 @@ def _failure(record: Record) -> dict[str, Any]:
     return failure if "type" in failure else {}
 
 
-def iso(seconds: float) -> str | None:
-    """Return a time as ISO 8601 in UTC, None for none."""
+def iso(seconds: float, *, whole: bool = False) -> str | None:
+    """Return a time as ISO 8601 in UTC, None for none. `whole`: it is known to the second only."""
     if seconds <= 0:
         return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    timespec = "seconds" if whole else "milliseconds"
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")

@@ -75,14 +75,39 @@ def configure_logging(settings: Settings) -> None:
     if fresh or "log_level" in settings.model_fields_set:
         root.setLevel(level)
     logging.getLogger("relier").setLevel(level)
+    _filter_once(_RUNS_MESSAGES, _LowerSkipped)  # First: it looks at the message itself.
     for name in _SHOW_MESSAGES:
-        logger = logging.getLogger(name)
-        if not any(isinstance(known, _HidePayloads) for known in logger.filters):
-            logger.addFilter(_HidePayloads())
+        _filter_once(name, _HidePayloads)
 
 
+#: Dramatiq's logger of the threads that run messages.
+_RUNS_MESSAGES = "dramatiq.worker.WorkerThread"
 #: Dramatiq's loggers that print whole messages, arguments included.
-_SHOW_MESSAGES = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread")
+_SHOW_MESSAGES = (_RUNS_MESSAGES, "dramatiq.worker.ConsumerThread")
+
+
+def _filter_once(name: str, kind: type[logging.Filter]) -> None:
+    logger = logging.getLogger(name)
+    if not any(isinstance(known, kind) for known in logger.filters):
+        logger.addFilter(kind())
+
+
+class _LowerSkipped(logging.Filter):
+    """Makes Dramatiq's warning of a skipped message an INFO that says why, where the store has its task or its end.
+
+    What a middleware or an actor skips keeps its warning.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        skipped = record.args[0] if isinstance(record.args, tuple) and len(record.args) == 1 else None
+        if record.levelno != logging.WARNING or not isinstance(skipped, MessageProxy):
+            return True
+        why = skipped.__dict__.get("relier_skipped")
+        if why is None or record.msg != "Message %s was skipped.":
+            return True
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        record.msg, record.args = "Message %s was skipped: %s.", (skipped, str(why))
+        return logging.getLogger(record.name).isEnabledFor(logging.INFO)
 
 
 class _HidePayloads(logging.Filter):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from itertools import chain
 
 import redis
 from dramatiq.errors import BrokerConnectionError
@@ -26,6 +27,7 @@ from relier.process import WorkerProcess
 from relier.publisher import Publisher
 from relier.store import SHARDS
 from relier.store.connection import UNAVAILABLE
+from relier.telling import tell_crashed
 from relier.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -165,6 +167,8 @@ class Sweeper:
         while shards:
             burials = self.store.tasks.bury(worker, shards, how)
             put_back += sum(burial.put_back for burial in burials.values())
+            for letter in chain.from_iterable(burial.letters for burial in burials.values()):
+                tell_crashed(*letter)
             shards = [shard for shard, burial in burials.items() if burial.left]
         return put_back
 

@@ -70,7 +70,7 @@ def _row(letter: Letter) -> dict[str, Any]:
         "attempts": letter.attempts,
         "resurrection_count": letter.crashes,
         "payload_version": letter.payload_version,
-        "created_at": iso(letter.created_at),
+        "created_at": iso(letter.created_at, whole=True),
         "dead_lettered_at": iso(letter.died_at),
     }
 

@@ -148,7 +148,7 @@ def row(task: Summary, now: float) -> dict[str, Any]:
         "attempts": task.attempt,
         "resurrection_count": task.crashes,
         "published": task.published,
-        "created_at": iso(task.created_at),
+        "created_at": iso(task.created_at, whole=True),
         "started_at": iso(task.granted_at) if task.owner else None,
         "due_at": iso(task.due_at) if not task.ended else None,
     }

@@ -28,9 +28,15 @@ class Moment:
     what: str
     by: str = ""  #: the worker, or who asked
     detail: str = ""
+    whole: bool = False  #: whether its time is known to the second only
 
     def data(self) -> dict[str, str | None]:
-        return {"at": iso(self.at), "what": self.what, "by": self.by or None, "detail": self.detail or None}
+        return {
+            "at": iso(self.at, whole=self.whole),
+            "what": self.what,
+            "by": self.by or None,
+            "detail": self.detail or None,
+        }
 
 
 def timeline(record: Record, events: list[dict[str, str]], died_at: float) -> list[Moment]:
@@ -45,7 +51,7 @@ def _beginning(record: Record) -> Iterator[Moment]:
     if stamped := _stamped(record.body):
         yield stamped
     elif record.created_at:
-        yield Moment(record.created_at, "first known")
+        yield Moment(record.created_at, "first known", whole=True)
 
 
 def _stamped(body: bytes) -> Moment | None:
@@ -105,7 +111,7 @@ def print_timeline(data: Mapping[str, Any]) -> None:
     for moment in data["timeline"]:
         at = datetime.fromisoformat(moment["at"]).timestamp() if moment["at"] else before
         after = f"+{_took(max(0.0, at - before))}" if before else ""
-        rows.append((f"{moment['at'] or '?':.23}".replace("T", " "), after, *_told(moment)))
+        rows.append((f"{moment['at'] or '?':.23}".rstrip("Z").replace("T", " "), after, *_told(moment)))
         before = at
     if next_ := upcoming(data):
         rows.append(("next", "", next_, "", ""))

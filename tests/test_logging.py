@@ -4,8 +4,11 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from dramatiq import Message
+from dramatiq.broker import MessageProxy
 
 from relier.logging import configure_logging, get_logger
 from relier.settings import Settings
@@ -83,3 +86,37 @@ def test_a_traceback_shows_no_local_variable(output: io.StringIO, form: str) -> 
 def test_without_configuration_the_fields_follow_the_sentence(caplog: pytest.LogCaptureFixture) -> None:
     get_logger("relier.w").warning("Store is away.", seconds=2, args="100%s")
     assert caplog.messages == ["Store is away. seconds=2 args='100%s'"]
+
+
+def skipped(**attributes: str) -> MessageProxy:
+    message: Message[Any] = Message("mail", "send", ("secret",), {}, {}, message_id="m1")
+    proxy = MessageProxy(message)
+    vars(proxy).update(attributes)
+    return proxy
+
+
+def test_a_copy_that_the_store_skipped_is_no_warning_and_says_why(output: io.StringIO) -> None:
+    configure_logging(Settings(log_level="info"))
+    logging.getLogger("dramatiq.worker.WorkerThread").warning(
+        "Message %s was skipped.", skipped(relier_skipped="settled")
+    )
+    line = json.loads(output.getvalue())
+    assert (line["level"], line["event"]) == ("info", "Message send[m1] was skipped: settled.")
+
+
+def test_it_is_left_out_where_only_warnings_are_wanted(output: io.StringIO) -> None:
+    configure_logging(Settings(log_level="warning"))
+    logging.getLogger("dramatiq.worker.WorkerThread").warning("Message %s was skipped.", skipped(relier_skipped="void"))
+    assert output.getvalue() == ""
+
+
+def test_a_message_that_somebody_else_skipped_keeps_its_warning(output: io.StringIO) -> None:
+    configure_logging(Settings(log_level="warning"))
+    logger = logging.getLogger("dramatiq.worker.WorkerThread")
+    logger.warning("Message %s was skipped.", skipped())
+    logger.warning("Failed: %s", skipped(relier_skipped="void"))
+    lines = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert [(line["level"], line["event"]) for line in lines] == [
+        ("warning", "Message send[m1] was skipped."),
+        ("warning", "Failed: send[m1]"),
+    ]

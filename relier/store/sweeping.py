@@ -20,7 +20,7 @@ class SweeperCalls(Calls):
     def bury(self, worker: str, shards: Sequence[int], how: str) -> dict[int, Burial]:
         """Bury a dead worker in the given shards, at most `BATCH` tasks in each."""
         calls = [(script("bury"), self._keys.shard(s, worker), (self.now(), worker, how, BATCH)) for s in shards]
-        return dict(zip(shards, (Burial(*map(int, reply)) for reply in self._runner.run_many(calls)), strict=True))
+        return dict(zip(shards, map(_burial, self._runner.run_many(calls)), strict=True))
 
     def due(self, shards: Sequence[int], limit: int) -> tuple[int, list[Due]]:
         """List what is due in the given shards: how many in all, and up to `limit` a shard.
@@ -96,3 +96,12 @@ def _due(shard: int, flat: Sequence[Any]) -> Due:
         payload_version=int(flat[8]),
         body=flat[9],
     )
+
+
+def _burial(reply: list[Any]) -> Burial:
+    told = iter(reply[3])
+    letters = tuple(
+        (decode(i), decode(a), decode(q), int(n)) for i, a, q, n in zip(told, told, told, told, strict=True)
+    )
+    put_back, dead_lettered, left = map(int, reply[:3])
+    return Burial(put_back, dead_lettered, left, letters)

@@ -70,8 +70,9 @@ class Tasks(SweeperCalls, CustodyCalls):
         if isinstance(reply, Exception):
             raise reply
         verdict = Verdict(decode(reply[0]))
-        if len(reply) <= 2:
-            return Claim(verdict, age=sum(map(int, reply[1:])) / 1e6)
+        if len(reply) <= 3:
+            age, crashes = [*map(int, reply[1:]), 0, 0][:2]
+            return Claim(verdict, crashes=crashes, age=age / 1e6)
         fence, attempt, crashes, suspect, result, outcome, checkpoint = reply[1:8]
         return Claim(
             verdict, int(fence), int(attempt), int(crashes), bool(suspect), result, decode(outcome), checkpoint

@@ -53,7 +53,8 @@ class Claim:
     verdict: Verdict
     fence: int = 0
     attempt: int = 0  #: failures so far
-    crashes: int = 0  #: how often it was put back after a crash
+    #: How often it was put back after a crash. Of a settled one: not 0 where this claim found one too many.
+    crashes: int = 0
     suspect: bool = False
     result: bytes = b""  #: for a replay: the stored result or failure
     outcome: str = ""  #: for a replay: completed or dead
@@ -141,6 +142,8 @@ class Burial:
     put_back: int
     dead_lettered: int
     left: int
+    #: Id, actor, queue and number of crashes of each that was dead-lettered.
+    letters: tuple[tuple[str, str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,11 @@ def test_a_crash_a_hand_over_and_a_cancel(store: Store, tasks: Tasks) -> None:
 
 
 def test_what_is_left_of_a_discarded_task(store: Store, tasks: Tasks) -> None:
-    assert whats(store, tasks.discarded().task_id) == ["first known", "discarded"]
+    known, discarded = find(store, tasks.discarded().task_id).timeline()
+    assert [known.what, discarded.what] == ["first known", "discarded"]
+    assert (len(known.data()["at"] or ""), len(discarded.data()["at"] or "")) == (20, 24), (
+        "to the second, and to the ms"
+    )
 
 
 def test_events_that_were_trimmed_are_not_needed_for_its_end(store: Store, tasks: Tasks) -> None:

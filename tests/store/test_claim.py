@@ -130,8 +130,11 @@ def test_a_take_over_beyond_the_limit_makes_a_dead_letter(desk: Desk, monkeypatc
     desk.run(task="b", max_resurrections=0)
     desk.bury()
 
-    assert desk.claim("w2", "b").verdict is Verdict.SETTLED
+    claim = desk.claim("w2", "b")
+    assert (claim.verdict, claim.crashes) == (Verdict.SETTLED, 1)
     assert (desk.state("b"), desk.record("b").reason) == ("d", "max_resurrections_exceeded")
+    again = desk.claim("w2", "b")
+    assert (again.verdict, again.crashes) == (Verdict.SETTLED, 0)
 
 
 def test_a_copy_with_a_higher_fence_runs_even_if_the_record_says_running(desk: Desk) -> None:

@@ -2,7 +2,8 @@
 -- Buries a dead worker in this shard: it joins the dead set and what it owned becomes due, in one step (R6).
 --
 -- ARGV  1 now or ''   2 the dead worker   3 'crash', or 'left' for a worker that stopped in order   4 how many tasks at most
--- Reply {tasks put back, dead-lettered, still owned (without records of a newer format, which stay as they are)}
+-- Reply {tasks put back, dead-lettered, still owned (without records of a newer format, which stay as they are),
+--        id, actor, queue and crashes of each that was dead-lettered}
 --
 -- Accepts any worker at any time; repeated, it goes on where it stopped. A crash before it: the obligation stays and is resumed.
 -- A crash after it: claim refuses the dead worker here and takes over what it still owns.
@@ -56,13 +57,17 @@ local function bury_hooks(id, rec)
   end
 end
 
-local back, dead, left_alone = 0, 0, 0
+local back, dead, left_alone, letters = 0, 0, 0, {}
 for _, id in ipairs(redis.call('ZRANGE', owned, 0, limit - 1)) do
   local rec, newer = load(id)
   if newer then left_alone = left_alone + 1 else redis.call('ZREM', owned, id) end
   if rec and rec[OWNER] == worker then
     if rec[STATE] == 'r' then
-      dead = dead + put_back_run(id, rec)
+      local died = put_back_run(id, rec)
+      dead = dead + died
+      if died == 1 then
+        for _, told in ipairs({ id, rec[ACTOR], rec[QUEUE], int(rec[CRASHES]) }) do letters[#letters + 1] = told end
+      end
     elseif rec[STATE] == 'h' then
       bury_hooks(id, rec)
     end
@@ -70,4 +75,4 @@ for _, id in ipairs(redis.call('ZRANGE', owned, 0, limit - 1)) do
     back = back + 1
   end
 end
-return { back - dead, dead, redis.call('ZCARD', owned) - left_alone }
+return { back - dead, dead, redis.call('ZCARD', owned) - left_alone, letters }

@@ -152,7 +152,7 @@ if state == 'r' then
   if not buried(rec[OWNER]) then return refuse('busy') end
   if crashed(id, rec, now) then
     save(id, rec)
-    return { 'settled' }
+    return { 'settled', 0, rec[CRASHES] }
   end
   rec[STICKY] = true
   count('resurrections')
