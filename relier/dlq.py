@@ -169,12 +169,22 @@ class DeadLetters:
         """
         return _tally(self._pieces(self._chosen(wanted, limit), self._released, rate), told)
 
-    def try_one(self, places: Sequence[Place], patience: float = PATIENCE) -> Canary | None:
+    def try_one(
+        self,
+        places: Sequence[Place],
+        patience: float = PATIENCE,
+        insist: Callable[[Letter], None] | None = None,
+    ) -> Canary | None:
         """Release the first of these letters that can be, and wait for its end. None: none of them could be.
 
-        patience: seconds after which nobody waits any longer; the letter is released all the same.
+        Parameters:
+          patience: seconds after which nobody waits any longer; the letter is released all the same.
+          insist: called with each letter before it is released; what it raises ends the search.
         """
         for place in places:
+            if insist is not None:
+                for letter in self.store.letters.summaries([place]):
+                    insist(letter)
             if self._released([place])[place] == "released":
                 return Canary(place.task_id, self._end_of(place, patience))
         return None

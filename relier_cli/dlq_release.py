@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from relier.dlq import PATIENCE, Canary, DeadLetters, Place, Wanted
+from relier.dlq import PATIENCE, Canary, DeadLetters, Letter, Place, Planned, Wanted
 from relier.errors import RelierError
 from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.connection import UNAVAILABLE
 from relier_cli.actors import load_actors
 from relier_cli.dlq_plan import Prospect, prospects, show_plan
+from relier_cli.holding import resuming
 from relier_cli.letter_filters import Filters, Limit, filtered
 from relier_cli.lookup import find
 from relier_cli.opening import opened_store, who
@@ -146,7 +147,7 @@ def retry_all(
         places = dead.places(wanted, limit)
         if not places:
             tell_unknown_filters(dead, wanted)
-        bird = dead.try_one(places, canary_timeout) if canary else None
+        bird = dead.try_one(places, canary_timeout, lambda letter: _insist_on_runner(store, letter)) if canary else None
         tally = Counter({"released": 1} if bird else {})
         sings = not canary or (bird is not None and bird.succeeded)
         if sings:
@@ -157,6 +158,18 @@ def retry_all(
         why = "The canary did not complete" if bird else "None of them can be released now"
         print_text(f"{why}, so no other was released: rl tasks inspect {bird.task_id if bird else places[0].task_id}")
     raise typer.Exit(0 if sings or not places else 1)
+
+
+def _insist_on_runner(store: Store, letter: Letter) -> None:
+    """Raise `RelierError` for a canary that nobody could run now: it would wait, and so would who waits for its end."""
+    planned = Planned(letter.actor, letter.queue, letter.payload_version, 1)
+    (prospect,) = prospects(store, [planned], get_settings())
+    if prospect.waits_for:
+        resume = resuming(prospect.waits_for, letter.queue, letter.actor)
+        raise RelierError(
+            f"The canary {letter.task_id} of {letter.actor!r} in {letter.queue!r} would wait: {prospect.waits_for}."
+            f" Nothing was released.{resume and f' To let it go on: {resume}'}"
+        )
 
 
 @filtered

@@ -16,9 +16,10 @@ from relier.queue_states import QueueState, QueueStates
 from relier.queues import RECOVERY_QUEUE, is_internal
 from relier.settings import Settings, get_settings
 from relier.store import Store
-from relier.store.holds import Hold
+from relier.store.holds import ACTOR_PARKED, PAUSED, Hold
 from relier_cli import purge
 from relier_cli.application import application
+from relier_cli.holding import resuming
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text, span
 
@@ -113,7 +114,7 @@ def _state(state: QueueState) -> str:
 def _parked(hold: Hold) -> str:
     """Return what there is to tell of a parked actor."""
     since = f"The actor {hold.name!r} is parked since {iso(hold.since)} by {hold.by}{_because(hold)}."
-    return f"{since} Its tasks wait for other code, or for: rl queue resume --actor {hold.name}"
+    return f"{since} Its tasks wait for other code, or for: {resuming(ACTOR_PARKED, '', hold.name)}"
 
 
 def _because(hold: Hold) -> str:
@@ -158,7 +159,8 @@ def resume(
         kind, name = ("queue", queue) if queue is not None else ("actor", str(actor))
         held = set(holds.queues if kind == "queue" else holds.actors)
         if name not in held:
-            raise RelierError(_not_held(kind, str(name), held))
+            others = holds.actors if kind == "queue" else holds.queues
+            raise RelierError(_not_held(kind, str(name), held, name in others))
         lift = resume_queue if kind == "queue" else lift_actor
         done, hold = lift(store, str(name))
         store.durability.wait()
@@ -178,8 +180,12 @@ def insist_on_known(store: Store, settings: Settings, queue: str) -> None:
     raise RelierError(f"Nobody knows a queue {queue!r}{_hint(queue, names)}")
 
 
-def _not_held(kind: str, name: str, held: set[str]) -> str:
+def _not_held(kind: str, name: str, held: set[str], is_other: bool) -> str:
+    """Say what is not held; `is_other`: a hold of the other kind has this name, and is meant, it seems."""
     what = f"The queue {name!r} is not paused" if kind == "queue" else f"The actor {name!r} is not parked"
+    if is_other:
+        there, reason = ("actor is parked", ACTOR_PARKED) if kind == "queue" else ("queue is paused", PAUSED)
+        return f"{what}, but the {there}: {resuming(reason, name, name)}"
     return what + (_hint(name, held) if held else ".")
 
 

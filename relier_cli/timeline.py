@@ -11,7 +11,9 @@ from dramatiq import Message
 
 from relier.envelope import stamp_of
 from relier.store import Record
+from relier.store.holds import ACTOR_PARKED
 from relier.store.records import Run
+from relier_cli.holding import resuming
 from relier_cli.output import iso, print_table, span
 
 #: Ends of runs that the stream of events tells as well, at the very same time.
@@ -133,5 +135,8 @@ def upcoming(data: Mapping[str, Any]) -> str:
     if status == "queued":
         return f"it waits for a worker{because}; without one it is published again at {due}" if due else "it waits"
     if status in ("due", "scheduled"):
+        if resume := resuming(reason, data["queue"], data["actor"]):
+            other = "other code of its actor is deployed, or " if reason == ACTOR_PARKED else ""
+            return f"it is held{because} until {other}somebody lets it go on: {resume}"
         return f"{'the sweep publishes it' if status == 'due' else f'it is published at {due}'}{because}"
     return "it waits for a decision: rl dlq release, or rl tasks cancel" if status == "dead" else ""

@@ -14,6 +14,7 @@ from dramatiq import Message
 
 from relier.dlq import Place
 from relier.envelope import stamp_first_hand, stamp_of
+from relier.holds import park_actor, pause_queue
 from relier.hooks import encode_failure
 from relier.integrity import Integrity
 from relier.store import Failure, Sending, Store
@@ -152,6 +153,32 @@ def test_a_canary_that_does_not_complete_keeps_the_others_where_they_are(rl: Com
         "1 of 2 dead letters released.",
         f"The canary did not complete, so no other was released: rl tasks inspect {first}",
     ]
+    assert tasks.store.live()["dead_letters"] == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"queue": "other"}, "no consumer. Nothing was released."),
+        ({"actor": "gone"}, "unknown actor. Nothing was released."),
+        ({"payload_version": 3}, "newer version. Nothing was released."),
+        ({"queue": "low_priority"}, "paused. Nothing was released. To let it go on: rl queue resume low_priority"),
+        ({"actor": "broken"}, "parked. Nothing was released. To let it go on: rl queue resume --actor broken"),
+    ],
+)
+def test_a_canary_that_nobody_could_run_is_not_released(
+    rl: CommandLine, tasks: Tasks, more: dict[str, Any], why: str
+) -> None:
+    queues = ["default", "low_priority"]
+    told = {"role": "worker", "host": "here", "pid": 1, "queues": queues, "actors": "digest"}
+    tasks.store.fleet.register(tasks.worker, told, {"work": 2, "broken": 1})
+    pause_queue(tasks.store, "low_priority", "a test")
+    park_actor(tasks.store, "broken", "a test")
+    letter = die(tasks, **more)
+    done = rl("dlq", "retry-all", "--canary")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"The canary {letter} of ")
+    assert done.stderr.endswith(f" would wait: {why}\n")
     assert tasks.store.live()["dead_letters"] == 1
 
 

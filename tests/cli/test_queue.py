@@ -112,6 +112,10 @@ def test_a_parked_actor_is_resumed(rl: CommandLine, store: Store) -> None:
     assert line.startswith(f"The actor 'work' is parked since {parked['since']} by a worker (too many failures).")
     assert line.endswith("rl queue resume --actor work")
 
+    mistaken = rl("queue", "resume", "work")
+    assert mistaken.returncode == 1
+    assert mistaken.stderr == "The queue 'work' is not paused, but the actor is parked: rl queue resume --actor work\n"
+
     done = rl.json("queue", "resume", "--actor", "work")
     assert (done["actor"], done["outcome"], done["hold"]["reason"]) == ("work", "resumed", "too many failures")
     assert rl.json("queue", "list")["parked"] == []

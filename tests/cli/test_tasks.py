@@ -206,3 +206,19 @@ def test_a_refused_message_tells_whose_it_claims_to_be(rl: CommandLine, tasks: T
     (task,) = rl.json("tasks", "list")["tasks"]
     assert (task["id"], task["actor"], task["claimed_actor"]) == (letter.task_id, "", "work")
     assert "(claims work)" in rl("tasks", "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("reason", "next_"),
+    [
+        ("paused", "until somebody lets it go on: rl queue resume default"),
+        (
+            "parked",
+            "until other code of its actor is deployed, or somebody lets it go on: rl queue resume --actor work",
+        ),
+    ],
+)
+def test_a_held_task_tells_the_way_out(rl: CommandLine, store: Store, tasks: Tasks, reason: str, next_: str) -> None:
+    waiting = tasks.scheduled(0.0)
+    store.tasks.park([(due, Parking(reason)) for due in store.tasks.due(range(64), 10)[1]], 600.0)
+    assert f"it is held ({reason}) {next_}" in rl("tasks", "inspect", waiting.task_id).stdout
