@@ -86,6 +86,11 @@ def record_of(store: Store, task_id: str) -> Record:
 # -- reading, releasing, purging --------------------------------------------------------------------------------------
 
 
+def test_the_answer_has_the_order_of_the_question(store: Store, dead: DeadLetters) -> None:
+    ids = [die(store, number) for number in range(12)]
+    assert list(dead.release(*ids, "nobody")) == [*ids, "nobody"]
+
+
 def test_letters_are_released_the_oldest_first_and_no_more_than_asked_for(store: Store, dead: DeadLetters) -> None:
     made = [die(store, number) for number in range(5)]
     assert [place.task_id for place in dead.places()] == made
