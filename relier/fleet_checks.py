@@ -18,7 +18,7 @@ from relier.integrity_checks import check_integrity
 from relier.leases import WATCH
 from relier.letter_sweep import alarm
 from relier.preflight import Check, Finding
-from relier.queues import RECOVERY_QUEUE
+from relier.queues import RECOVERY_QUEUE, is_internal
 from relier.settings import Settings
 from relier.store import SHARDS, Store
 from relier.store.connection import UNAVAILABLE
@@ -202,6 +202,14 @@ def misplacement(store: Store, place: Place, who: str = "this resurrector") -> s
     if not elsewhere or any(place.matches(other) for other in elsewhere):
         return ""
     return f"The workers use another broker ({elsewhere[0]}) than {who} ({place})."
+
+
+def found_queues(broker: Broker) -> set[str]:
+    """Return the queues that the broker has messages in, as far as it can tell. It may look through all its keys."""
+    try:
+        return {queue for queue in adapter_of(broker).queues() if not is_internal(queue)}
+    except _AWAY:
+        return set()
 
 
 def depths(broker: Broker, queues: Iterable[str]) -> dict[str, int]:

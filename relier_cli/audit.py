@@ -10,7 +10,7 @@ import typer
 from dramatiq import Broker
 
 from relier.brokers import default_broker
-from relier.fleet_checks import depths
+from relier.fleet_checks import depths, found_queues
 from relier.settings import Settings, get_settings
 from relier.store import SHARDS, Store
 from relier.store.survey import Summary, Survey
@@ -82,7 +82,8 @@ def take_account(store: Store, broker: Broker, settings: Settings) -> Account:
         doubtful += _add_shard(account, survey, shard)
     account.stranded = _still_stranded(store, survey, doubtful)
     fleet_queues = {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
-    account.depths = depths(broker, {*settings.public_queues, *fleet_queues, *account.waiting_by_queue} - {""})
+    queues = {*settings.public_queues, *fleet_queues, *account.waiting_by_queue, *found_queues(broker)}
+    account.depths = depths(broker, queues - {""})
     return account
 
 

@@ -17,12 +17,12 @@ from dramatiq import Broker
 
 from relier.brokers import default_broker
 from relier.errors import StoreUnavailableError
-from relier.fleet_checks import depths
+from relier.fleet_checks import depths, found_queues
 from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.survey import Summary, Survey
 from relier_cli.opening import opened_store
-from relier_cli.output import AsJson, iso, print_json, print_table, print_text, span
+from relier_cli.output import AsJson, iso, number, print_json, print_table, print_text, span
 
 #: What a terminal is told to begin a picture anew: to the upper left, and nothing below.
 _HOME = "\x1b[H\x1b[J"
@@ -97,21 +97,24 @@ def inflight(
         _follow(settings, broker, interval, as_json)
         return
     with opened_store(settings) as store:
-        picture = look(store, broker, settings)
+        picture = look(store, broker, {*settings.public_queues, *found_queues(broker)})
     if as_json:
         print_json(picture.data())
     else:
         show(picture)
 
 
-def look(store: Store, broker: Broker, settings: Settings) -> Picture:
-    """Read what every worker runs: those that live, and those that died and are not buried yet."""
+def look(store: Store, broker: Broker, known: set[str]) -> Picture:
+    """Read what every worker runs: those that live, and those that died and are not buried yet.
+
+    known: queues whose messages are counted as well as those that the workers consume.
+    """
     survey = Survey(store)
     workers = store.fleet.workers()
     owed = store.fleet.observe().obligations
     owned = survey.some(survey.owned_by({*workers, *owed})).values()
     running = sorted((task for task in owned if task.state == "r"), key=lambda task: (task.granted_at, task.task_id))
-    queues = {*settings.public_queues, *(queue for told in workers.values() for queue in told.get("queues", ()))}
+    queues = {*known, *(queue for told in workers.values() for queue in told.get("queues", ()))}
     consuming = sum(told.get("role") != "resurrector" for told in workers.values())
     hooks = sum(task.state == "h" for task in owned)
     return Picture(survey.now(), running, hooks, consuming, depths(broker, queues))
@@ -133,7 +136,7 @@ def show(picture: Picture, most: int | None = None) -> None:
 def footer(picture: Picture) -> Iterator[str]:
     callbacks = f", callbacks of {picture.hooks} ended" if picture.hooks else ""
     ages = f"; 95 % run for less than {age_of(p95(picture.ages))}" if picture.running else ""
-    yield f"{len(picture.running)} running on {picture.workers} workers{callbacks}{ages}"
+    yield f"{len(picture.running)} running on {number(picture.workers, 'worker')}{callbacks}{ages}"
     waiting = ", ".join(f"{queue} {n}" for queue, n in picture.in_broker.items() if n)
     yield f"messages in the broker: {waiting or 'none'}"
 
@@ -164,8 +167,9 @@ def _pictures(settings: Settings, broker: Broker, interval: float, told: Any) ->
     while True:
         try:
             with opened_store(settings) as store:
+                known = {*settings.public_queues, *found_queues(broker)}  # Once: it costs too much for every look.
                 while True:
-                    picture = look(store, broker, settings)
+                    picture = look(store, broker, known)
                     if away:
                         told.note("Redis answers again.")
                     away = False

@@ -89,6 +89,11 @@ def printable(text: str) -> str:
 iso = dead_letters.iso
 
 
+def number(count: int, thing: str) -> str:
+    """Return a number of things for people: 1 task, 2 tasks."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def span(seconds: float) -> str:
     """Return a length of time for people: 4s, 12m, 3h 05m, 2d 4h."""
     whole = max(0, int(seconds))

@@ -15,7 +15,7 @@ from relier.settings import get_settings
 from relier.store.purging import KEPT, MOST, TooManyMarksError
 from relier_cli.application import application
 from relier_cli.opening import opened_store, who
-from relier_cli.output import AsJson, iso, print_json, print_text
+from relier_cli.output import AsJson, iso, number, print_json, print_text
 from relier_cli.typos import tell_unknown_actor
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -128,10 +128,10 @@ def _show(done: Purged, really: bool, warnings: list[str]) -> None:
     queues = ", ".join(f"{queue} {count}" for queue, count in sorted((done.drained or {}).items()))
     found = f"{sum((done.drained or {}).values())} in the broker{f' ({queues})' if queues else ''}"
     parts = ([found] if done.drained is not None else []) + [f"{done.in_store} in the store"]
-    print_text(f"{done.tasks} tasks {'purged' if really else 'would be purged'}: {', '.join(parts)}.")
+    print_text(f"{number(done.tasks, 'task')} {'purged' if really else 'would be purged'}: {', '.join(parts)}.")
     if done.late_copies:
-        verb = "were removed" if really else "would be removed"
-        print_text(f"{done.late_copies} messages of tasks that had ended {verb} as well.")
+        verb = ("was" if done.late_copies == 1 else "were") + " removed" if really else "would be removed"
+        print_text(f"{number(done.late_copies, 'message')} of tasks that had ended {verb} as well.")
     if done.drained is None:
         print_text(_unread(done, really))
     verb = "runs" if really else "would run"
@@ -146,5 +146,5 @@ def _show(done: Purged, really: bool, warnings: list[str]) -> None:
 def _unread(done: Purged, really: bool) -> str:
     if really:
         return "This broker cannot be drained: its messages end as purged when a worker gets them."
-    count = "An unknown number of" if done.unread is None else str(done.unread)
-    return f"{count} messages in the broker would be looked at: that cannot be done without taking them."
+    messages = "An unknown number of messages" if done.unread is None else number(done.unread, "message")
+    return f"{messages} in the broker would be looked at: that cannot be done without taking them."

@@ -12,7 +12,7 @@ from dramatiq import Broker
 
 from relier.brokers import default_broker
 from relier.cancelling import cancel_task
-from relier.fleet_checks import depths
+from relier.fleet_checks import depths, found_queues
 from relier.retrying import RETRIED, retry_task
 from relier.retrying import TOLD as RETRY_TOLD
 from relier.settings import Settings, get_settings
@@ -122,7 +122,7 @@ def fetch(store: Store, broker: Broker, settings: Settings, filter_: Filter, lim
     survey = Survey(store)
     now = survey.now()
     counts = dict.fromkeys(STATES, 0)
-    queues = {*settings.public_queues}
+    queues = {*settings.public_queues, *found_queues(broker)}
     wanted: list[Summary] = []
     for summary in survey.all():
         status = summary.status(now)
@@ -201,6 +201,8 @@ def inspect(
         show_task(data)
 
 
+#: What is told only when it is not zero.
+_COUNTS = ("identical_failures", "published")
 #: What the timeline tells, or nobody asks for at night.
 _HIDDEN = (
     "runs",
@@ -220,9 +222,10 @@ _HIDDEN = (
 def show_task(data: dict[str, Any]) -> None:
     """Print one task."""
     exception = data["exception"]
+    shown = {name: value for name, value in data.items() if name not in _HIDDEN and (value or name not in _COUNTS)}
     print_fields(
         [
-            *((name.replace("_", " "), value) for name, value in data.items() if name not in _HIDDEN),
+            *((name.replace("_", " "), value) for name, value in shown.items()),
             ("arguments", None if data["args"] is None else _call(data["args"], data["kwargs"])),
             ("exception", exception and f"{exception['type']}: {exception['message']}"),
         ]

@@ -49,7 +49,7 @@ def test_what_runs_is_shown_the_longest_first(rl: CommandLine, tasks: Tasks) -> 
 
     lines = rl("tasks", "inflight").stdout.splitlines()
     assert lines[0].split()[:4] == ["ID", "ACTOR", "QUEUE", "WORKER"]
-    assert lines[-2].startswith("2 running on 1 workers; 95 % run for less than ")
+    assert lines[-2].startswith("2 running on 1 worker; 95 % run for less than ")
     assert lines[-1] == "messages in the broker: none"
 
 
@@ -76,7 +76,7 @@ def test_a_follower_tells_what_begins_and_leaves_and_ends_with_a_signal(
     tmp_path: Path, store_url: str, store: Store, tasks: Tasks
 ) -> None:
     with following(tmp_path, store_url) as follower:
-        wait_until(lambda: "0 running on 1 workers" in follower.output, 60, "the first look")
+        wait_until(lambda: "0 running on 1 worker" in follower.output, 60, "the first look")
         sending, fence = tasks.running()
         wait_until(lambda: f"+ {sending.task_id} work on w1" in follower.output, 60, "its begin")
         assert store.tasks.commit(Tasks.worker, sending, fence, hooks=False)

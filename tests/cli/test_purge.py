@@ -146,7 +146,7 @@ def test_a_broker_that_is_away_hinders_no_mark(rl: CommandLine, tasks: Tasks, ki
     assert "The broker does not answer" in before.stdout
 
     assert done.returncode == 1
-    assert "1 tasks purged" in done.stdout
+    assert "1 task purged" in done.stdout
     assert "The broker does not answer" in done.stdout
     assert tasks.store.purges.marks() == 1
 

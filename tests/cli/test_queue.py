@@ -54,6 +54,9 @@ def test_a_queue_that_only_the_broker_or_the_store_knows_is_listed_too(
 
     queues = listed(rl)
 
+    for command, field in (("tasks list", "in_broker"), ("tasks inflight", "in_broker"), ("audit", "queue_depths")):
+        assert rl.json(*command.split())[field]["forgotten"] == 3
+        assert "messages in the broker: forgotten 3\n" in rl(*command.split()).stdout
     assert (queues["forgotten"]["messages"], queues["forgotten"]["due"]) == (3, 0)
     assert queues["forgotten"]["notes"] == ["nobody consumes it", "nobody declares it"]
     assert 0 <= float(str(queues["forgotten"]["oldest_age"])) < 3600

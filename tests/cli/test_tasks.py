@@ -222,3 +222,12 @@ def test_a_held_task_tells_the_way_out(rl: CommandLine, store: Store, tasks: Tas
     waiting = tasks.scheduled(0.0)
     store.tasks.park([(due, Parking(reason)) for due in store.tasks.due(range(64), 10)[1]], 600.0)
     assert f"it is held ({reason}) {next_}" in rl("tasks", "inspect", waiting.task_id).stdout
+
+
+def test_counts_that_are_zero_are_no_noise(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    quiet = rl("tasks", "inspect", tasks.dead().task_id).stdout
+    assert "published:" not in quiet
+    waiting = tasks.scheduled(0.0)
+    assert "identical failures:" not in rl("tasks", "inspect", waiting.task_id).stdout
+    published(store)
+    assert "published:           1\n" in rl("tasks", "inspect", waiting.task_id).stdout
