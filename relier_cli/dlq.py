@@ -14,7 +14,7 @@ from relier.settings import get_settings
 from relier.store import Store
 from relier_cli import dlq_files, dlq_release
 from relier_cli.letter_filters import Filters, filtered
-from relier_cli.lookup import claimed, described, find
+from relier_cli.lookup import claimed, described, inspected
 from relier_cli.opening import opened_store
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text
 from relier_cli.tasks import TaskId, show_task
@@ -167,7 +167,7 @@ def inspect(task_id: TaskId, as_json: AsJson = False) -> None:
 
 def letter(store: Store, task_id: str) -> dict[str, Any]:
     """Return a dead letter with its likely fix. Raises `RelierError` when the task is none."""
-    found = find(store, task_id)
+    found = inspected(store, task_id)
     if found.status != "dead":
         raise RelierError(f"Task {task_id!r} is no dead letter: it is {found.status}.")
     return {**described(found), **dead_record(found.record, found.dead_lettered_at)}

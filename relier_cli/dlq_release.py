@@ -19,7 +19,7 @@ from relier_cli.actors import load_actors
 from relier_cli.dlq_plan import Prospect, prospects, show_plan
 from relier_cli.holding import resuming
 from relier_cli.letter_filters import Filters, Limit, filtered
-from relier_cli.lookup import find
+from relier_cli.lookup import find, insist_on_whole
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, print_json, print_text
 from relier_cli.typos import tell_unknown_filters
@@ -79,6 +79,8 @@ def release(
     settings = get_settings()
     with opened_store(settings) as store:
         one = task_ids[0]
+        for task_id in task_ids:
+            insist_on_whole(store, task_id)
         outcomes = [_edited(store, settings, one, new_args, new_kwargs)] if edit else _released(store, task_ids)
     if as_json:
         print_json(outcomes)

@@ -8,10 +8,10 @@ from typing import Any
 
 from relier.dead_letters import claims, told
 from relier.errors import RelierError
-from relier.store import Record, Store
+from relier.store import SHARDS, Record, Store, shard_of
 from relier.store.survey import Survey
 from relier_cli.output import iso
-from relier_cli.timeline import Moment, timeline
+from relier_cli.timeline import Moment, noted, timeline
 
 #: Fewest characters that name a task by the beginning of its id.
 SHORTEST = 6
@@ -34,6 +34,34 @@ class Found:
         return timeline(self.record, self.events, self.dead_lettered_at)
 
 
+class NoRecordError(RelierError):
+    """There is no record of the task."""
+
+
+def inspected(store: Store, task_id: str) -> Found:
+    """Return the record of a task as `find` does; the error for none tells what the store noted of it, too."""
+    try:
+        return find(store, task_id)
+    except NoRecordError as error:
+        moments = list(noted(_last_events(Survey(store), task_id)))
+        if not moments:
+            raise
+        told = ["The store noted of it:", *(_line(moment) for moment in moments)]
+        raise NoRecordError("\n".join((str(error), *told))) from None
+
+
+def _last_events(survey: Survey, task_id: str) -> list[dict[str, str]]:
+    """Return the events of a task that is nowhere: first from where its id says; one with a key was somewhere else."""
+    first = shard_of(task_id)
+    shards = [first, *(shard for shard in range(SHARDS) if shard != first)]
+    return next(filter(None, (survey.events_of(task_id, shard) for shard in shards)), [])
+
+
+def _line(moment: Moment) -> str:
+    by = f"by {moment.by}" if moment.by else ""
+    return "  ".join(filter(None, (f"  {iso(moment.at)}", moment.what, by, moment.detail)))
+
+
 def find(store: Store, task_id: str) -> Found:
     """Return the record of a task, named by its id or by how only that begins. Raises `RelierError` for none."""
     survey = Survey(store)
@@ -43,7 +71,7 @@ def find(store: Store, task_id: str) -> Found:
         task_id, shard = _completed(survey, task_id)
         record = store.records([task_id], shard).get(task_id)
     if record is None:
-        raise RelierError(
+        raise NoRecordError(
             f"Task {task_id!r} has ended; its record was forgotten. {_ENDED[store.known(task_id).outcome]}"
         )
     summary = survey.some([(task_id, shard)]).get(task_id)
@@ -80,7 +108,7 @@ def _completed(survey: Survey, beginning: str) -> tuple[str, int]:
         raise RelierError(
             f"{len(found)} tasks have an id that begins with {beginning!r}: {some}{'…' * (len(found) > 5)}"
         )
-    raise RelierError(
+    raise NoRecordError(
         f"There is no record of task {beginning!r}: no worker has claimed it yet, or it has ended:"
         " of most tasks that complete nothing is kept."
         " Had its message been refused as not what a producer sent, `rl dlq list` would have it under raw-…."

@@ -134,6 +134,8 @@ def _show(done: Purged, really: bool, warnings: list[str]) -> None:
         print_text(f"{number(done.late_copies, 'message')} of tasks that had ended {verb} as well.")
     if done.drained is None:
         print_text(_unread(done, really))
+    ends = "ends" if really else "would end"
+    print_text(f"Not among them: what workers have fetched and not begun. It {ends} as purged when they begin it.")
     verb = "runs" if really else "would run"
     print_text(
         f"Nothing that was enqueued before {iso(done.before)} {verb} from then on: what is delivered later is checked"

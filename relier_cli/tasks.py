@@ -19,7 +19,7 @@ from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.survey import Summary, Survey
 from relier_cli.inflight import inflight
-from relier_cli.lookup import claimed, described, find, insist_on_whole
+from relier_cli.lookup import claimed, described, insist_on_whole, inspected
 from relier_cli.moments import moment
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_fields, print_json, print_table, print_text
@@ -27,7 +27,7 @@ from relier_cli.timeline import print_timeline
 
 app = typer.Typer(help="Tasks: what runs, what waits and why.", no_args_is_help=True)
 
-STATES = ("scheduled", "due", "queued", "running", "dead", "completed", "discarded")
+STATES = ("scheduled", "due", "queued", "running", "dead", "completed", "discarded", "marked")
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id, the whole of it.")]
 
@@ -194,7 +194,7 @@ def inspect(
     Example: rl tasks inspect 3f6c7a
     """
     with opened_store() as store:
-        data = described(find(store, task_id))
+        data = described(inspected(store, task_id))
     if as_json:
         print_json(data)
     else:

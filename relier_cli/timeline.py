@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -43,7 +43,9 @@ class Moment:
 
 def timeline(record: Record, events: list[dict[str, str]], died_at: float) -> list[Moment]:
     """Return all that happened, the oldest first, each thing once."""
-    moments = [*_beginning(record), *_runs(record), *_events(record, events)]
+    told = {(round(run.ended_at * 1e6), run.outcome) for run in record.runs}
+    news = [event for event in events if (int(event["at"]), event["event"]) not in told or event["event"] not in _BOTH]
+    moments = [*_beginning(record), *_runs(record), *noted(news)]
     if died_at and not any(moment.what == "dead-lettered" for moment in moments):
         moments.append(Moment(died_at, "dead-lettered", detail=record.reason))
     return sorted(dict.fromkeys(moments), key=lambda moment: moment.at)
@@ -90,12 +92,10 @@ def _was_asked(run: Run) -> bool:
     return at_once or run.outcome in ("retried", "imported")
 
 
-def _events(record: Record, events: list[dict[str, str]]) -> Iterator[Moment]:
-    told = {(round(run.ended_at * 1e6), run.outcome) for run in record.runs}
+def noted(events: Iterable[dict[str, str]]) -> Iterator[Moment]:
+    """Return what the stream of events tells."""
     for event in events:
         at, kind = int(event["at"]), event["event"]
-        if kind in _BOTH and (at, kind) in told:
-            continue
         detail = ", ".join(f"{name} {value}" for name, value in event.items() if name not in _OWN)
         what = "dead-lettered" if kind == "dead" else kind
         yield Moment(at / 1e6, what, event.get("by") or event.get("worker", ""), detail)
@@ -127,7 +127,7 @@ def _told(moment: Mapping[str, Any]) -> tuple[str, str, str]:
 def upcoming(data: Mapping[str, Any]) -> str:
     """Return what will become of a task that has not ended, and of one that is but marked."""
     status, due, reason = data["status"], data["due_at"], data["reason"]
-    if status == "discarded" and reason == "cancelled" and not data["actor"] and not data["id"].startswith("raw-"):
+    if status == "marked":
         return "nothing was known of it when it was cancelled: it does not run from then on, and may have run before"
     because = f" ({reason})" if reason else ""
     if status == "running":

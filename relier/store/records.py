@@ -18,7 +18,7 @@ PUSHED = "pushed"
 
 
 def status_of(state: str, outcome: str, published: int, reason: str) -> str:
-    """Return the word for a record's state: queued, scheduled, running, completed, dead or discarded."""
+    """Return the word for a record's state: queued, scheduled, running, completed, dead, discarded or marked."""
     if state == "s":
         return "queued" if published or reason in (AWAITS_KEY, PUSHED) else "scheduled"
     if state == "r":

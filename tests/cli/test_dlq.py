@@ -129,3 +129,12 @@ def test_what_cannot_be_released_says_why(rl: CommandLine, tasks: Tasks) -> None
         f"{running.task_id}: no dead letter, it is running",
         "nobody: unknown",
     ]
+
+
+def test_the_beginning_of_an_id_releases_nothing(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    letter, other = tasks.dead().task_id, tasks.dead().task_id
+    for ids in ([other, letter[:-1]], [letter[:-1], "--args", "[1]"]):
+        done = rl("dlq", "release", *ids)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"Nothing was done: {letter[:-1]!r} is no whole id. Is {letter} meant?\n"
+    assert store.status(letter) == store.status(other) == "dead"

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from relier.store import Parking, Sending, Store, shard_of
+from relier.store import Parking, Sending, Settled, Store, shard_of
 from tests.cli.conftest import CommandLine, Tasks
 
 
@@ -21,7 +21,7 @@ def test_tasks_are_listed_by_state(rl: CommandLine, tasks: Tasks) -> None:
     for state, task_id in made.items():
         listing = rl.json("tasks", "list", "--state", state)
         assert [(task["id"], task["status"]) for task in listing["tasks"]] == [(task_id, state)]
-        assert listing["counts"] == {**dict.fromkeys(made, 1), "queued": 0}
+        assert listing["counts"] == {**dict.fromkeys(made, 1), "queued": 0, "marked": 0}
 
 
 def published(store: Store) -> None:
@@ -97,6 +97,25 @@ def test_an_unknown_task_is_one_line(rl: CommandLine, command: list[str]) -> Non
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", [["tasks", "inspect"], ["dlq", "inspect"]])
+def test_of_a_task_without_a_record_its_events_are_told(
+    rl: CommandLine, store: Store, tasks: Tasks, command: list[str]
+) -> None:
+    sending, fence = tasks.running()
+    rl("tasks", "cancel", sending.task_id)
+    assert store.tasks.commit(Tasks.worker, sending, fence, hooks=False)
+    store.tasks.settle([Settled(sending.task_id, sending.shard, fence, confirmed=True)])
+    assert store.record(sending.task_id) is None
+
+    done = rl(*command, sending.task_id)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    error, noted, event = done.stderr.splitlines()
+    assert error.startswith(f"There is no record of task {sending.task_id!r}")
+    assert noted == "The store noted of it:"
+    assert "Z  cancel asked  by rl:" in event
+
+
 def test_a_waiting_task_is_cancelled(rl: CommandLine, store: Store, tasks: Tasks) -> None:
     waiting = tasks.scheduled()
     answer = rl.json("tasks", "cancel", waiting.task_id)
@@ -136,12 +155,13 @@ def test_the_beginning_of_an_id_changes_nothing(rl: CommandLine, store: Store, t
 def test_a_task_of_which_nothing_is_known_is_marked(rl: CommandLine, store: Store) -> None:
     for _ in range(2):
         assert rl.json("tasks", "cancel", "nobody")["outcome"] == "marked"
-    assert store.counters() == {"accepted": 1, "discarded": 1, "discarded:cancelled": 1}
+    assert store.counters() == {}
     assert rl("audit").returncode == 0
-    listing = rl.json("tasks", "list")
+    listing = rl.json("tasks", "list", "--state", "marked")
     assert [task["id"] for task in listing["tasks"]] == ["nobody"]
-    assert listing["counts"]["discarded"] == 1
-    assert rl.json("tasks", "inspect", "nobody")["status"] == "discarded"
+    assert (listing["counts"]["marked"], listing["counts"]["discarded"]) == (1, 0)
+    data = rl.json("tasks", "inspect", "nobody")
+    assert (data["status"], [moment["what"] for moment in data["timeline"]]) == ("marked", ["first known", "marked"])
     assert "may have run before" in rl("tasks", "inspect", "nobody").stdout
 
 

@@ -125,8 +125,81 @@ def test_a_task_that_may_come_to_any_shard_finds_itself_settled_there(desk: Desk
     known = desk.store.known("t", SHARD)
     assert (known.status, known.reason, known.is_mark) == ("discarded", "cancelled", True)
     assert cancel(desk) == "marked"
-    assert desk.claim().verdict is Verdict.SETTLED
     assert (desk.find(), desk.store.counters()) == (None, {})
+    for _ in range(2):
+        assert desk.claim().verdict is Verdict.SETTLED
+    assert is_cancelled(desk)
+    assert desk.count("accepted") == 1
+    assert (desk.store.known("t").shard, cancel(desk)) == (SHARD, "cancelled")
+
+
+def forgotten(desk: Desk) -> int:
+    """Run a task to its end, so that nothing is kept of it; returns the fence of its run."""
+    fence = desk.run()
+    assert desk.commit(fence)
+    desk.settle(fence, confirmed=True)
+    assert desk.find() is None
+    return fence
+
+
+def test_a_mark_invents_no_end(desk: Desk) -> None:
+    forgotten(desk)
+    before = desk.store.counters()
+    for _ in range(2):
+        assert cancel(desk) == "marked"
+    record = desk.record()
+    assert (record.state, record.outcome, record.reason, record.status) == ("e", "marked", "cancelled", "marked")
+    assert desk.store.known("t", SHARD).status == "discarded"  # What a receipt says: it does not run from then on.
+    assert [event["event"] for event in desk.store.events()] == ["marked"]
+    assert desk.store.counters() == before
+
+
+def test_a_late_copy_of_a_task_that_was_counted_makes_no_end_of_its_mark(desk: Desk) -> None:
+    fence = forgotten(desk)
+    before = desk.store.counters()
+    cancel(desk)
+    assert desk.claim(seen=fence).verdict is Verdict.SETTLED
+    assert desk.tasks.decline("w1", desk.sending(), fence)
+    assert (desk.record().outcome, desk.store.counters()) == ("marked", before)
+
+
+def claimed(desk: Desk) -> None:
+    assert desk.claim().verdict is Verdict.SETTLED
+
+
+def declined(desk: Desk) -> None:
+    assert desk.tasks.decline("w1", desk.sending(), 0)
+
+
+def too_old(desk: Desk) -> None:
+    desk.tasks.discard("w1", desk.sending(), 0, "age_limit")
+
+
+def refused(desk: Desk) -> None:
+    desk.tasks.dead_letter(desk.sending(), "PayloadIntegrityError", b"")
+
+
+MEETINGS: list[Callable[[Desk], None]] = [claimed, declined, too_old, refused]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("meet", MEETINGS)
+def test_the_first_copy_that_meets_a_mark_makes_one_end_of_it(
+    desk: Desk, meet: Callable[[Desk], None], elsewhere: bool
+) -> None:
+    if elsewhere:
+        desk.tasks.mark_elsewhere("t")
+    else:
+        assert cancel(desk) == "marked"
+    for again in (meet, *MEETINGS):
+        again(desk)
+        assert is_cancelled(desk)
+        assert desk.count("accepted") == 1
+    assert (desk.record().actor, desk.record().queue) == (desk.sending().actor, desk.sending().queue)
+    assert cancel(desk) == "cancelled"
+    desk.client.hset(desk.store.keys.shard(SHARD, "")[2], "age", str(8 * 86_400 * 1_000_000))
+    desk.due()
+    assert desk.find() is None
 
 
 def test_what_a_shard_knows_is_not_marked(desk: Desk) -> None:

@@ -147,6 +147,7 @@ def test_a_task_that_may_have_run_and_been_forgotten_is_only_marked(desk: Desk, 
     desk.settle(desk.run(task="other"), "other", confirmed=True)
     for _ in range(2):
         assert desk.tasks.hold("t", "cancel", "somebody", SHARD, since)[0] == "marked"
+    assert (desk.count("accepted"), desk.count("discarded")) == (1, 0)
     assert desk.claim().verdict is Verdict.SETTLED
     assert (desk.count("accepted"), desk.count("discarded:cancelled")) == (2, 1)
 

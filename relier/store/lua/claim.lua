@@ -128,7 +128,9 @@ local function hold()
 end
 
 if not rec then
-  if remembered(id) or (seen > 0 and seen <= floor()) or (job and jobs().has_ended(id, job)) then return { 'settled' } end
+  local has_ended, kept = job and jobs().has_ended(id, job), remembered(id)
+  if is_mark(kept) and not has_ended then meet_mark(id, rec, now, seen, ARGV[9], ARGV[10]) end
+  if kept or (seen > 0 and seen <= floor()) or has_ended then return { 'settled' } end
   rec = new_record('s', now, ARGV[9], ARGV[10], max_crashes, tonumber(ARGV[11]), ARGV[12])
   rec[STICKY] = ARGV[7] == '1'
   if seen > 0 then event(now, 'unknown copy', id, 'fence', int(seen)) end
@@ -171,4 +173,5 @@ elseif state == 's' then
   if rec[SUSPECT] and not slot_free then return hold() end
   return grant('granted')
 end
+if rec[OUTCOME] == MARKED and not (job and jobs().has_ended(id, job)) then meet_mark(id, rec, now, seen, ARGV[9], ARGV[10]) end
 return refuse('settled')

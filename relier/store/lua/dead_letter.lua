@@ -18,6 +18,7 @@
 local now = now_us()
 local id = ARGV[2]
 local rec, newer = load(id)
+if not newer then meet_mark(id, rec, now, tonumber(ARGV[8]), ARGV[3], ARGV[4]) end
 if newer or remembered(id) or (rec and rec[STATE] ~= 's') then return 'exists' end
 if not rec and tonumber(ARGV[8]) > 0 and tonumber(ARGV[8]) <= floor() then return 'exists' end -- settled and forgotten
 if not rec then

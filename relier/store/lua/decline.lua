@@ -14,6 +14,7 @@
 -- include clock
 -- include record
 -- include due_time
+-- include end
 
 -- How long (µs) a task waits after it was declined for the second time, doubling from then on, and at most.
 local AGAIN, LONGEST = 250000, 5000000
@@ -22,6 +23,7 @@ local caller, id, seen = ARGV[2], ARGV[3], tonumber(ARGV[4])
 if buried(caller) then return 'fenced' end
 local rec, newer = load(id)
 if newer then return 'newer' end
+meet_mark(id, rec, now, seen, ARGV[6], ARGV[7])
 
 local function decline()
   local before = rec[DECLINED]

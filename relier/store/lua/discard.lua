@@ -21,8 +21,9 @@ local rec, newer = load(id)
 if newer then return 'refused' end
 local stray = fence > 0 and astray(id, rec, newer, caller, fence)
 if stray then return stray end
+if fence == 0 then meet_mark(id, rec, now, tonumber(ARGV[9]), ARGV[7], ARGV[8]) end
 if rec and rec[STATE] == 'e' then
-  return rec[OUTCOME] == 'discarded' and 'discarded' or 'refused'
+  return (rec[OUTCOME] == 'discarded' or rec[OUTCOME] == MARKED) and 'discarded' or 'refused'
 end
 if fence == 0 and (rec and rec[STATE] ~= 's' or not rec and remembered(id)) then return 'refused' end
 if fence > 0 and not (rec and rec[STATE] == 'r' and rec[FENCE] == fence) then return 'refused' end

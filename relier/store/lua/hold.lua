@@ -9,7 +9,8 @@
 --
 -- hold and release accept `waiting`; release also `dead`. cancel accepts no record, `waiting` and `dead`: a first-hand copy that
 -- comes later finds it ended. Without a record it answers `cancelled` when no task of the shard was claimed since that time, else
--- `marked`: then this one may have run, and been forgotten. Repeated, it answers the same. A running task is its owner's:
+-- `marked`: then this one may have run, and been forgotten, so it is counted when a copy of it comes (see meet_mark), and is cancelled
+-- from then on. Repeated, it answers the same. A running task is its owner's:
 -- cancel notes what was asked for (see CANCEL_ASKED), its owner's fence decides, and the caller sends it the request.
 -- A crash before it: nothing happened. After it: the mark is in the record; a released task is due.
 -- include clock
@@ -33,11 +34,16 @@ if not rec and (remembered(id) or has_result(id)) then return { 'ended' } end
 if not rec then
   if action ~= 'cancel' then return { 'unknown' } end
   rec = new_record('s', now, '', '', 0, 0, '')
-  if floor() >= tonumber(ARGV[6]) then rec[NONCE] = 'marked' end
+  if floor() >= tonumber(ARGV[6]) then
+    rec[REASON] = 'cancelled'
+    remember_end(id, rec, MARKED, keep)
+    save(id, rec)
+    event(now, MARKED, id, 'by', who)
+    return { 'marked' }
+  end
   count('accepted')
 end
 local state = rec[STATE]
-local function cancelled() return rec[NONCE] == 'marked' and 'marked' or 'cancelled' end
 if state == 'r' then
   if action == 'cancel' and rec[REASON] ~= CANCEL_ASKED then
     rec[REASON] = CANCEL_ASKED
@@ -46,7 +52,7 @@ if state == 'r' then
   end
   return { 'running', rec[OWNER], int(rec[FENCE]) }
 end
-if action == 'cancel' and state == 'e' and rec[REASON] == 'cancelled' then return { cancelled() } end
+if action == 'cancel' and state == 'e' and rec[REASON] == 'cancelled' then return { rec[OUTCOME] == MARKED and 'marked' or 'cancelled' } end
 if state == 'e' or state == 'h' then return { 'ended' } end
 if action == 'cancel' and state == 'd' and ARGV[7] ~= '1' then return { 'ended' } end
 
@@ -63,4 +69,4 @@ else
   release_task(id, rec, now, who)
 end
 save(id, rec)
-return { action == 'hold' and 'held' or action == 'cancel' and cancelled() or 'released' }
+return { action == 'hold' and 'held' or action == 'cancel' and 'cancelled' or 'released' }

@@ -25,6 +25,7 @@ local is_concerned, written, out, ended = concerns(ARGV[5]), tonumber(ARGV[6]), 
 local function judge(id, seen, queue, actor, created)
   local rec, newer = load(id)
   if newer then return 'kept' end
+  if not only_tell then meet_mark(id, rec, now, seen, queue, actor) end
   local unknown = not rec
   if unknown then
     if remembered(id) or has_result(id) or (seen > 0 and seen <= floor()) then return 'ended' end

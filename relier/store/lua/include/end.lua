@@ -46,8 +46,10 @@ local function forget(limit)
   end
 end
 
--- Marks: somebody cancelled a task of which nothing is known, and which may have an idempotency key, so that it may come to this shard. An id in
--- `end` whose score ends in .5 is one: nobody counted it, and its task finds itself settled. The newest MARKS_KEPT stay.
+-- Marks: somebody cancelled a task of which nothing is known. Where its id says, a mark is a record whose outcome is MARKED; in the other shards, where
+-- it may come if it has an idempotency key, an id in `end` whose score ends in .5, of which the newest MARKS_KEPT stay. Nobody counted it: there may be
+-- no such task, or it has ended and was forgotten. The first copy that comes finds itself settled, and makes an end of it (see meet_mark).
+local MARKED = 'marked'
 local MARKS_KEPT = 1000
 local function is_mark(score) return score and string.sub(score, -2) == '.5' end
 local function mark_as_ended(id, now, keep)
@@ -59,4 +61,24 @@ local function mark_as_ended(id, now, keep)
     local oldest = redis.call('ZPOPMIN', list)[1]
     if is_mark(redis.call('ZSCORE', END, oldest)) then redis.call('ZREM', END, oldest) end
   end
+end
+
+-- Makes an end of a mark, if there is one: a copy came, so there is such a task, and it is cancelled. Counted once, since from here on it is an ended task
+-- like any other. `seen`: the fence in the copy's stamp. A copy of the store's, below the floor, tells nothing new: its task was counted when the store
+-- had it. The caller refuses the copy all the same.
+local function meet_mark(id, rec, now, seen, queue, actor)
+  if seen > 0 and seen <= floor() then return end
+  if rec and rec[OUTCOME] ~= MARKED then return end
+  if not rec then
+    local score = remembered(id)
+    if not is_mark(score) then return end
+    rec = new_record('e', now, '', '', 0, 0, '')
+    redis.call('ZADD', END, int(tonumber(score) + 0.5), id)
+  end
+  rec[QUEUE], rec[ACTOR], rec[OUTCOME], rec[REASON], rec[STICKY] = queue, actor, 'discarded', 'cancelled', true
+  save(id, rec)
+  count('accepted')
+  count('discarded')
+  count('discarded:cancelled')
+  event(now, 'discarded', id, 'reason', 'cancelled', 'by', 'mark')
 end
