@@ -98,6 +98,9 @@ def test_a_purge_takes_what_is_named_and_leaves_the_rest(
     done = rl("queue", "purge", "default", "--actor", "work", "--yes")
 
     assert done.stdout.startswith("2 tasks purged: 2 in the broker (default 2), 0 in the store.\n"), done.stderr
+    assert (
+        "Not among them: what workers have fetched and not begun. It ends as purged when they begin it." in done.stdout
+    )
     assert (broker.do_qsize("default"), broker.do_qsize("low_priority")) == (3, 4)
     assert rl.json("queue", "purge", "--actor", "other", "--older-than", "1h", "--yes")["tasks"] == 0
     assert rl.json("queue", "purge", "--actor", "work", "--yes")["in_broker"] == {"low_priority": 4}

@@ -71,8 +71,8 @@ def test_a_task_is_cancelled_wherever_it_is(fleet: Harness) -> None:
     last = a.answering.push(fleet.gate())
     assert last.result(timeout=60) == 42
     assert (last.cancel(), last.status()) == ("ended", "completed")
-    counters = fleet.settle(5)
-    assert counters["discarded:cancelled"] == 4
+    counters = fleet.settle(4)  # The one of which nothing is known is but marked.
+    assert counters["discarded:cancelled"] == 3
     assert set(fleet.counted("ran")) == {last.id}
 
 
