@@ -315,6 +315,17 @@ def test_a_copy_of_a_task_that_has_ended_is_of_no_use(desk: Desk) -> None:
     assert purged(desk)["discarded"] == 0
 
 
+def test_a_copy_of_a_task_that_is_only_marked_as_cancelled_makes_an_end_of_that(desk: Desk) -> None:
+    assert desk.tasks.hold("t", "cancel", "somebody", SHARD)[0] == "marked"
+    purge = desk.purge()
+    assert purged(desk)["accepted"] == 0
+
+    assert desk.copies(purge, "t", "t") == [Judgement.ENDED] * 2
+
+    assert purged(desk) == {"accepted": 1, "discarded": 1, "discarded:purged": 0}
+    assert desk.count("discarded:cancelled") == 1
+
+
 def test_telling_what_a_purge_would_do_changes_nothing(desk: Desk) -> None:
     purge = Purge(EVERYTHING, int(desk.now()) + 2, desk.now(), "me")
     copies = [Copy("t", SHARD, 0, "default", "act", START)]
