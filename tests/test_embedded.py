@@ -435,7 +435,9 @@ def test_a_long_state_folder_gets_its_socket_in_a_short_private_one(user: StartU
     assert len(os.fsencode(path)) < 100
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
-    os.kill(guardian_pid(folder), signal.SIGKILL)
+    killed = guardian_pid(folder)
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: killed not in processes_of(folder), what="the end of the guardian")
     one.ask("ensure_alive")
     assert redis.get("key") == "value"
 

@@ -81,7 +81,10 @@ def test_the_sweeper_that_publishes_released_letters_is_killed_at(point: str, fl
     counters = fleet.settle(LETTERS)
     assert fleet.marker(point).exists()
     assert counters["completed"] == LETTERS
-    assert fleet.counted("ran") == dict.fromkeys(made, 1), fleet.report()
+    ran = fleet.counted("ran")
+    assert set(ran) == set(made)
+    # The killed worker may have run some as well: what it had not committed runs again.
+    assert sum(ran.values()) <= LETTERS + counters.get("crashes", 0), fleet.report()
 
 
 @where(EMBEDDED)
