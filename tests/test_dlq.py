@@ -20,6 +20,7 @@ from relier.hooks import encode_failure
 from relier.integrity import Integrity
 from relier.settings import Settings
 from relier.store import Failure, Record, Sending, Store, letter_entries
+from relier.store.survey import Survey
 from tests.conftest import SharedServers
 from tests.waiting import wait_until
 
@@ -116,6 +117,22 @@ def test_what_dies_after_the_look_is_not_released(store: Store, dead: DeadLetter
 
     assert [list(outcomes.values()) for outcomes in seen] == [["released"]]
     assert (dead.count(), record_of(store, first).state) == (1, "s")
+
+
+def test_what_dies_while_the_letters_are_looked_up_is_not_released(
+    store: Store, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a task that dies again at once could be released by one command for ever."""
+    old, now, young = die(store, 1), Survey.now, list[str]()
+
+    def begins(survey: Survey) -> float:
+        began = now(survey)
+        young.append(die(store, 2))
+        return began
+
+    monkeypatch.setattr(Survey, "now", begins)
+    assert dead.release_all(Wanted()) == {"released": 1}
+    assert (record_of(store, old).status, record_of(store, young[0]).status) == ("scheduled", "dead")
 
 
 def test_a_rate_spreads_releases_over_time(store: Store, dead: DeadLetters) -> None:
