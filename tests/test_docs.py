@@ -24,52 +24,15 @@ from relier_cli.app import app
 from relier_cli.audit import COUNTERS
 from tests.account import REQUIRE_VARIABLE
 from tests.conftest import PrivateServers
+from tests.documented.pages import EXAMPLES, FENCE, PAGES, ROOT, Block, blocks, command_line
 from tests.servers.rabbitmq_servers import RABBITMQ_MANAGEMENT_VARIABLE, RABBITMQ_URL_VARIABLE
 from tests.servers.redis_servers import REDIS_URL_VARIABLE
 from tests.waiting import wait_until
-
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-
-_FENCE = re.compile(
-    r"^(?:<!-- (?P<mark>[\w ]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
-)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of code; `mark` is the comment right before it."""
-
-    page: Path
-    line: int
-    language: str
-    mark: str
-    code: str
-
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-
-def blocks(page: Path, *languages: str) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
-    found = (
-        Block(page, text[: m.start("code")].count("\n") + 1, m["language"], m["mark"] or "", m["code"])
-        for m in _FENCE.finditer(text)
-    )
-    return [block for block in found if block.language in languages]
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """Give a process a state folder of its own, and what a developer's shell would have."""
     return {**os.environ, "RELIER_STATE_DIR": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
-
-
-def command_line(command: str) -> list[str]:
-    """Return a documented command as one that runs what is tested, not what else may be installed."""
-    words = shlex.split(command)
-    modules = {"dramatiq": ["-m", "dramatiq"], "rl": ["-m", "relier_cli.app"], "python": []}
-    return [sys.executable, *modules[words[0]], *words[1:]]
 
 
 # -- Python ---------------------------------------------------------------------------------------------------------
@@ -181,7 +144,7 @@ def documented_commands(page: Path) -> Iterator[str]:
         for line in block.code.splitlines():
             if block.language == "sh" or line.startswith("$ "):
                 yield line.removeprefix("$ ").partition("#")[0].rstrip("& ")
-    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
     prose = re.sub(r"^.*\*\*Without effect.*$", "", prose, flags=re.MULTILINE)  # features that are not there yet
     yield from re.findall(r"`((?:rl|make|python) [^`]+)`", prose)
 
@@ -226,7 +189,7 @@ def test_documented_settings_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", _FENCE.sub("", page.read_text(encoding="utf-8"))):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", FENCE.sub("", page.read_text(encoding="utf-8"))):
         path, _, anchor = target.partition("#")
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), target
