@@ -166,7 +166,8 @@ def problem_of(command: str) -> str:
     if not name:
         is_group = any(known.startswith(" ".join(words) + " ") for known in known_commands())
         return "" if is_group else "no such command"
-    own = words[: words.index("--")] if "--" in words else words
+    ends = [words.index(end) for end in ("--", "|") if end in words]
+    own = words[: min(ends, default=len(words))]
     unknown = {word for word in own if word.startswith("--")} - known_commands()[name]
     return f"no such option: {unknown}" if unknown else ""
 
