@@ -24,12 +24,12 @@ CLOCK_TOLERANCE = 1.0
 
 #: Commands that not every server has, or that its administrator may have renamed.
 NEEDED_COMMANDS = (
-    "EVAL", "EVALSHA", "SCRIPT", "TIME", "SET", "SCAN", "HSET", "HDEL", "SADD", "SREM",
+    "EVAL", "EVALSHA", "EVALSHA_RO", "SCRIPT", "TIME", "SET", "SCAN", "HSET", "HDEL", "SADD", "SREM",
     "ZADD", "ZRANGE", "ZREM", "XADD", "XRANGE", "SUBSCRIBE", "PUBLISH", "PUBSUB",
 )  # fmt: skip
 
-#: A script flag of Redis 7.0 that lets running tasks end when Redis is out of memory.
-_PROBE = "#!lua flags=allow-oom\nreturn redis.call('TIME')[1]"
+#: A flag that scripts may have since Redis 7.0, and a command of that version that all roles may run.
+_PROBE = "#!lua flags=no-writes\nreturn redis.call('TIME')[1]"
 
 Level = Literal["ok", "warning", "error"]
 
@@ -103,8 +103,8 @@ def _refused(client: redis.Redis, settings: Settings, error: redis.ResponseError
     return Finding(
         "error",
         "permissions",
-        f"Redis ({place(client, settings)}) refused a command that Relier needs: {_one_line(error)}",
-        "Let Relier's user run every command on the keys and channels rl:* (ACL SETUSER).",
+        f"Redis ({place(client, settings)}) refused a command that Relier needs. {_one_line(error)}",
+        "Give its user the rights of a role: redis/users.acl.",
     )
 
 
@@ -133,7 +133,7 @@ def _is_new_enough(version: str) -> bool:
 
 def _runs_scripts(client: redis.Redis) -> bool:
     try:
-        client.eval(_PROBE, 0)
+        client.eval_ro(_PROBE, 0)
     except redis.exceptions.NoPermissionError:
         raise
     except redis.ResponseError:

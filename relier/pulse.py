@@ -112,8 +112,8 @@ class Pulse:
                 endpoint.address,
                 b"".join(map(_packed, opening)),
                 len(opening),
-                _packed(("EVALSHA", script.sha, *arguments)),
-                _packed(("EVAL", script.source, *arguments)),
+                _packed((*script.by_sha, *arguments)),
+                _packed((*script.by_source, *arguments)),
                 self._every,
             )
         )

@@ -110,7 +110,7 @@ def test_a_server_without_aof_is_a_warning_with_the_fix(
 
 
 def test_a_forbidden_command_is_named(client: redis.Redis, settings: Settings) -> None:
-    with restricted(client, "-eval") as guest, pytest.raises(RelierStartupError) as caught:
+    with restricted(client, "-eval_ro") as guest, pytest.raises(RelierStartupError) as caught:
         check_redis(guest, settings)
     assert "refused a command that Relier needs" in str(caught.value)
     assert "eval" in str(caught.value)

@@ -127,8 +127,9 @@ class Admissions:
 
     def forget(self) -> int:
         """Let every limit begin anew; returns how many there were."""
-        forget = script("admissions_forget")
-        return sum(self._runner.run(forget, self._keys.admission(shard), (self._now(),)) for shard in range(SHARDS))
+        forget, keys = script("admissions_forget"), self._keys
+        names = ((*keys.admission(shard), keys.gate(shard)) for shard in range(SHARDS))
+        return sum(self._runner.run(forget, shard, (self._now(),)) for shard in names)
 
 
 def parse_lease(reply: Any) -> Lease:

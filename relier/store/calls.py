@@ -58,6 +58,11 @@ class Calls:
     def _call(self, name: str, shard: int, worker: str, *args: Argument) -> ScriptCall:
         return script(name), self._keys.shard(shard, worker), (self.now(), *args)
 
+    def _by_hand(self, name: str, shard: int, *args: Argument) -> ScriptCall:
+        """Return a call that only an operator may make; see `Keys.gate`."""
+        operation, keys, terms = self._call(name, shard, "", *args)
+        return operation, (*keys, self._keys.gate(shard)), terms
+
     def _run(self, name: str, shard: int, worker: str, *args: Argument) -> Any:
         return self._runner.run_shared(*self._call(name, shard, worker, *args))
 

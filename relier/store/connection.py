@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
+from relier.store.permissions import explained
 from relier.store.scripts import Script
 from relier.store.shared_line import SharedLine
 
@@ -93,13 +94,13 @@ class ScriptRunner:
         if unbroken:
             self._raise_if_closed(self._connection())
         tails = [(len(keys), *keys, *args) for _, keys, args in calls]
-        replies = self._exchange([_packed("EVALSHA", call[0].sha, *t) for call, t in zip(calls, tails, strict=True)])
+        replies = self._exchange([_packed(*call[0].by_sha, *t) for call, t in zip(calls, tails, strict=True)])
         for i, reply in enumerate(replies):
+            script = calls[i][0]
             if isinstance(reply, redis.exceptions.NoScriptError):
-                script = calls[i][0]
-                replies[i] = self._exchange([_packed("EVAL", script.source, *tails[i])])[0]
+                replies[i] = self._exchange([_packed(*script.by_source, *tails[i])])[0]
             if isinstance(replies[i], Exception):
-                raise replies[i]
+                raise explained(replies[i], self.client, script.name)
         return replies
 
     def run_unbroken(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
@@ -121,12 +122,15 @@ class ScriptRunner:
         if self._pid != os.getpid():
             self._after_fork()
         tails = [(len(keys), *keys, *args) for _, keys, args in calls]
-        packed = [_packed("EVALSHA", call[0].sha, *t) for call, t in zip(calls, tails, strict=True)]
+        packed = [_packed(*call[0].by_sha, *t) for call, t in zip(calls, tails, strict=True)]
         line = self._lines.mine()
         replies = list(line.call(*packed))
         for i, reply in enumerate(replies):
+            script = calls[i][0]
             if isinstance(reply, redis.exceptions.NoScriptError):
-                (replies[i],) = line.call(_packed("EVAL", calls[i][0].source, *tails[i]))
+                (replies[i],) = line.call(_packed(*script.by_source, *tails[i]))
+            if isinstance(replies[i], Exception):
+                replies[i] = explained(replies[i], self.client, script.name)
         return replies
 
     def probe(self) -> None:
@@ -142,10 +146,11 @@ class ScriptRunner:
 
     def commands(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
         """Run several plain commands in one round trip; raises the first error that one of them replied."""
-        replies = self._exchange([_packed(*command) for command in commands])
-        for reply in replies:
+        sent = [tuple(command) for command in commands]
+        replies = self._exchange([_packed(*command) for command in sent])
+        for command, reply in zip(sent, replies, strict=True):
             if isinstance(reply, Exception):
-                raise reply
+                raise explained(reply, self.client, str(command[0]))
         return replies
 
     def _exchange(self, commands: Sequence[bytes]) -> list[Any]:

@@ -111,7 +111,7 @@ class CustodyCalls(Calls):
 
         Returns `due`, or why not: queued, waits for its key, running, dead, ended, unknown, newer.
         """
-        return decode(self._run("retry", shard, "", task_id, who))
+        return decode(self._runner.run_shared(*self._by_hand("retry", shard, task_id, who)))
 
     def mark_elsewhere(self, task_id: str) -> int | None:
         """Mark a task of which nothing is known as cancelled in every shard that its id does not name.

@@ -73,6 +73,10 @@ class Fleet:
     def _run(self, name: str, *args: Argument) -> Any:
         return self._runner.run(script("fleet_" + name), self._keys.fleet, ("", *args))
 
+    def _by_hand(self, name: str, *args: Argument) -> Any:
+        """Run a script that only an operator may run; see `Keys.gate`."""
+        return self._runner.run(script("fleet_" + name), (*self._keys.fleet, self._keys.gate(0)), ("", *args))
+
     def register(self, worker: str, told: dict[str, Any], actors: Mapping[str, int] | None = None) -> bool:
         """Make a worker known. False: this identity was declared dead.
 
@@ -103,13 +107,14 @@ class Fleet:
 
     def hold(self, hold: Hold) -> tuple[bool, Hold]:
         """Hold a queue or an actor. Returns whether this call did it, and the hold that is there now."""
-        done, told = self._run("hold", "set", hold.field, hold.told(), "")
+        run = self._by_hand if hold.kind == "queue" else self._run  # Workers park actors by themselves.
+        done, told = run("hold", "set", hold.field, hold.told(), "")
         return bool(done), Hold.of(hold.field, told.decode())
 
     def lift(self, kind: Kind, name: str, only: Hold | None = None) -> tuple[bool, Hold | None]:
         """Lift a hold; `only`: this one, none that came later. Returns whether this call did it, and what it found."""
         field, since = f"{kind}\n{name}", "" if only is None else round(only.since * 1e6)
-        done, told = self._run("hold", "lift", field, "", since)
+        done, told = (self._by_hand if only is None else self._run)("hold", "lift", field, "", since)
         return bool(done), None if told is None else Hold.of(field, told.decode())
 
     def pulse(self, worker: str) -> tuple[Script, tuple[Argument, ...]]:

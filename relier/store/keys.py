@@ -60,6 +60,13 @@ class Keys:
         prefix = self._prefixes[shard]
         return f"{prefix}adm", f"{prefix}adm.at", f"{prefix}meta"
 
+    def gate(self, shard: int) -> str:
+        """Return the key that scripts of people's commands name besides those that they use.
+
+        Nothing is ever kept there. Where Redis knows Relier's roles (redis/users.acl), only the operator may touch it.
+        """
+        return f"{self._prefixes[shard]}gate"
+
     def lock(self, key: str) -> str:
         """Return the key of an idempotency lock."""
         return f"{self._prefixes[shard_of(key)]}lock:{key}"

@@ -179,14 +179,14 @@ class Letters(Calls):
 
         def call(shard: int, part: Sequence[Place]) -> ScriptCall:
             edited = ("0", *_pairs(part)) if body is None else ("1", *_pairs(part), body)
-            return self._call("release_letters", shard, "", who, how, *edited)
+            return self._by_hand("release_letters", shard, who, how, *edited)
 
         return self._on(places, call)
 
     def purge(self, places: Sequence[Place], who: str) -> dict[Place, str]:
         """Discard dead letters; returns what happened to each: purged, gone, pending, newer or unknown."""
         keep = micros(MARK_KEPT)
-        return self._on(places, lambda shard, part: self._call("purge_letters", shard, "", who, keep, *_pairs(part)))
+        return self._on(places, lambda shard, part: self._by_hand("purge_letters", shard, who, keep, *_pairs(part)))
 
     def export(self, wanted: Sequence[tuple[int, Sequence[str]]], room: int) -> list[list[Any]]:
         """Read whole letters; see `export_letters.lua`, and `relier.store.letter_entries`, which makes sense of it."""
@@ -195,7 +195,7 @@ class Letters(Calls):
 
     def take_in(self, who: str, entries: Sequence[tuple[int, Sequence[Any]]]) -> list[str]:
         """Make dead letters of exported ones; returns of each: imported, exists, or known (it is a task here)."""
-        calls = [self._call("import_letter", shard, "", who, *entry) for shard, entry in entries]
+        calls = [self._by_hand("import_letter", shard, who, *entry) for shard, entry in entries]
         return [decode(reply) for reply in self._runner.run_many(calls)] if calls else []
 
     # -- how --------------------------------------------------------------------------------------------------------

@@ -73,11 +73,15 @@ class Locks:
         yield from (name.decode() for name in self._runner.client.scan_iter(match=pattern, count=1000))
 
     def _free_lock(self, name: str, completed: bool) -> bool:
-        args = ("", "purge", "", "1" if completed else "", 0, 1, b"")
-        return bool(self._runner.run(script("lock"), (name,), args)[0] == b"freed")
+        args, shard = ("", "purge", "", "1" if completed else "", 0, 1, b""), self._shard(name)
+        return bool(self._runner.run(script("lock"), (name, self._keys.gate(shard)), args)[0] == b"freed")
 
     def _free_key(self, name: str, completed: bool) -> bool:
-        shard, key = int(name[len(self._keys.prefix) + 1 :][:2]), name.rpartition(":")[2]
+        shard, key = self._shard(name), name.rpartition(":")[2]
         assert 0 <= shard < SHARDS == 64 and shard == shard_of(key), name
         args = ("", key, "1" if completed else "0")
-        return bool(self._runner.run(script("purge_key"), self._keys.shard(shard, ""), args) == b"freed")
+        keys = (*self._keys.shard(shard, ""), self._keys.gate(shard))
+        return bool(self._runner.run(script("purge_key"), keys, args) == b"freed")
+
+    def _shard(self, name: str) -> int:
+        return int(name[len(self._keys.prefix) + 1 :][:2])

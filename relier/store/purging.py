@@ -81,7 +81,7 @@ class Purges(Calls):
     def mark(self, purge: Purge) -> None:
         """Let every claim from now on refuse what the purge concerns. Raises `TooManyMarksError`."""
         args: tuple[Argument, ...] = (purge.at * 1_000_000, micros(KEPT), MOST, purge.who, *purge.concerns)
-        calls = [self._call("purge_mark", shard, "", *args) for shard in range(SHARDS)]
+        calls = [self._by_hand("purge_mark", shard, *args) for shard in range(SHARDS)]
         for reply in self._runner.run_many(calls):
             if int(reply) < 0:
                 raise TooManyMarksError(f"{MOST} purge marks are kept already.")
@@ -103,14 +103,14 @@ class Purges(Calls):
         told: list[Argument] = []
         for c in copies:
             told += (c.task_id, c.fence, c.queue, c.actor, micros(c.created))
-        return self._call("purge_copies", shard, "", *self._terms(purge, only_tell), *told)
+        return self._by_hand("purge_copies", shard, *self._terms(purge, only_tell), *told)
 
     def waiting(self, purge: Purge, *, only_tell: bool = False) -> Iterator[list[str]]:
         """End the tasks that wait in the store, a page of every shard at a time; yields the ids of each."""
         cursors: dict[int, bytes | str] = dict.fromkeys(range(SHARDS), "0")
         while cursors:
             terms = self._terms(purge, only_tell)
-            calls = [self._call("purge_waiting", s, "", *terms, cursor, PAGE) for s, cursor in cursors.items()]
+            calls = [self._by_hand("purge_waiting", s, *terms, cursor, PAGE) for s, cursor in cursors.items()]
             replies = dict(zip(cursors, self._run_some(calls), strict=True))
             yield [decode(task_id) for _, ids in replies.values() for task_id in ids]
             cursors = {s: cursor for s, (cursor, _) in replies.items() if cursor not in (b"0", "0")}

@@ -61,10 +61,10 @@ class QuickLine:
         """
         connection = self._connected(end)
         try:
-            replies = self._exchange(connection, [("EVALSHA", s.sha, len(k), *k, *a) for s, k, a in calls], end)
+            replies = self._exchange(connection, [(*s.by_sha, len(k), *k, *a) for s, k, a in calls], end)
             missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
             if missing:
-                sources = [("EVAL", s.source, len(k), *k, *a) for s, k, a in (calls[i] for i in missing)]
+                sources = [(*s.by_source, len(k), *k, *a) for s, k, a in (calls[i] for i in missing)]
                 for i, reply in zip(missing, self._exchange(connection, sources, end), strict=True):
                     replies[i] = reply
             for reply in replies:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
@@ -18,6 +18,20 @@ class Script:
     name: str
     source: str
     sha: str
+
+    @cached_property
+    def by_sha(self) -> tuple[str, str]:
+        """What a command that runs it begins with. A script that only reads is sent so that reading rights suffice."""
+        return ("EVALSHA_RO" if self._only_reads else "EVALSHA"), self.sha
+
+    @property
+    def by_source(self) -> tuple[str, str]:
+        """The same when the server does not have it in its cache."""
+        return ("EVAL_RO" if self._only_reads else "EVAL"), self.source
+
+    @cached_property
+    def _only_reads(self) -> bool:
+        return "no-writes" in self.source.partition("\n")[0]
 
 
 @cache

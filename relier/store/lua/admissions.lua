@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Tells the limits of a shard that are in use. Changes nothing.
 --
 -- KEYS  1 adm   2 adm.at   3 meta   (see admit.lua)
