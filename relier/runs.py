@@ -73,6 +73,11 @@ class Run:
         if (cancel := self.cancel) is not None:
             cancel()
 
+    def lose(self) -> None:
+        """Note that the store gave the task to somebody else."""
+        self.phase = Phase.LOST
+        self.stop()
+
     def end(self) -> None:
         """Ask the user code to stop, and interrupt it where it cannot be asked: its task was cancelled."""
         self.stop()

@@ -73,7 +73,7 @@ class Heartbeat(Middleware):
         self._takes_all = not worker.consumer_whitelist
         self._stopping = False
         drain = self.installation.drain = Drain(process, worker, self._let_go)
-        process.chores.append(lambda: self._end_if_crippled(worker, drain))
+        process.heartbeat.chores.append(lambda: self._end_if_crippled(worker, drain))
         obey(process, drain)
         process.start(tuple(sorted(consumed)), worker.worker_threads)
         process.quarters.begin_boot()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
+from relier.beating import SETTLE_INTERVAL
 from relier.envelope import stamp_of
-from relier.process import SETTLE_INTERVAL
 from relier.sending import sending_of
 from relier.store import SHARDS, Verdict
 from relier.store.scripts import script
