@@ -189,6 +189,8 @@ def rl_actor(
       on_superseded: What becomes of an older one that runs: `"cancel"` (default), or `"finish"`, without completing.
       on_dead_job: Whether a push ends a dead letter with its key, `"supersede"` (default), or is refused, `"refuse"`.
       hard_timeout: Seconds after which an async actor is cancelled and its task dead-lettered. Default: 300.
+      slo_target: Which rate of the actor's tasks is to succeed. Default: `RELIER_SLO_TARGET` (0.999).
+      slo_latency: Within how many seconds after their push. Default: none.
       soft_timeout, on_soft_timeout: Seconds, below `hard_timeout`, after which the hook gets the context, once.
       **options: Every option that a middleware of the broker knows.
 

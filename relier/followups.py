@@ -18,6 +18,7 @@ from relier.hooks import encode_failure, text_of
 from relier.idempotency import key_of_follow_up
 from relier.integrity import Integrity
 from relier.job_keys import job_of_follow_up
+from relier.objectives import note_delay
 from relier.runs import Run
 from relier.sending import enqueued_ms, payload_version, sending_of
 
@@ -54,6 +55,7 @@ def enqueue_follow_up(
     key, job = key_of_follow_up(broker, message), job_of_follow_up(broker, message)
     vouched, when = arrived_signed(run.message), enqueued_ms(broker)
     stamped = stamp_follow_up(message, parent or run.stamp, version, key, job=job, fresh=vouched, enqueued_ms=when)
+    note_delay(broker, stamped, delay)
     if (admission := admission_of(broker)) is not None:
         admission.note(stamped)
     try:

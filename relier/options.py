@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from relier import idempotency, job_keys
+from relier import idempotency, job_keys, objectives
 from relier.admission_limits import check_options
 from relier.settings import Settings
 from relier.timeouts import LIMIT_OPTIONS
@@ -37,6 +37,7 @@ RELIER_OPTIONS = frozenset(
         "idempotency_ttl",
         "on_duplicate",
         *job_keys.OPTIONS,
+        *objectives.OPTIONS,
         *LIMIT_OPTIONS,
     }
 )
@@ -74,6 +75,7 @@ def check_values(actor_name: str, options: Mapping[str, Any], settings: Settings
     """Return the options with Relier's defaults filled in. Raises `ValueError` for a bad value."""
     idempotency.check_options(actor_name, options, settings)
     job_keys.check_options(actor_name, options)
+    objectives.check_options(actor_name, options)
     checked = {"max_resurrections": settings.max_resurrections, **options}
     _whole(actor_name, checked, "max_resurrections", least=0)
     _whole(actor_name, checked, "schema_version", least=1)

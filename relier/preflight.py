@@ -219,7 +219,6 @@ def _kind(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
 #: Settings of the contract whose features this version does not have yet.
 WITHOUT_EFFECT = frozenset(
     {
-        "slo_target",
         "otel_enabled",
         "otel_exporter_otlp_endpoint",
         "metrics_addr",

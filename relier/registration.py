@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from relier import __version__
 from relier.checkpoint_files import CheckpointFiles
 from relier.knowledge import actors_of, digest
+from relier.objectives import objectives_of
 from relier.parking import code_of
 from relier.store.connection import UNAVAILABLE
 
@@ -50,7 +51,9 @@ class Registration:
     def register(self, identity: str) -> bool:
         """Tell it all under an identity; returns False when that was declared dead."""
         actors = actors_of(self._process.broker)
-        registered = self._process.store.fleet.register(identity, self._told(actors), actors)
+        registered = self._process.store.fleet.register(
+            identity, self._told(actors), actors, objectives_of(self._process.broker)
+        )
         self._actors = actors  # Not before: else nobody would tell again what the store did not hear.
         return registered
 

@@ -24,13 +24,14 @@ from relier.envelope import (
 )
 from relier.idempotency import key_of, terms_of
 from relier.job_keys import job_of
+from relier.objectives import note_delay
 from relier.on_dead import named
 from relier.settings import Settings
 from relier.store import Sending
 
 
-def prepared(broker: Broker, message: Message[Any]) -> Message[Any]:
-    """Return a message as it is to be enqueued: admitted and with a stamp.
+def prepared(broker: Broker, message: Message[Any], delay: int | None = None) -> Message[Any]:
+    """Return a message as it is to be enqueued, perhaps after a delay (ms): admitted and with a stamp.
 
     One that has a stamp keeps it when Relier enqueues it, or Dramatiq because its delay is over. Anybody else means a
     task of its own: a middleware that puts its message off and skips it, code that sends what a callback was given.
@@ -41,7 +42,9 @@ def prepared(broker: Broker, message: Message[Any]) -> Message[Any]:
         return message
     if (admission := admission_of(broker)) is not None:
         admission.admit(message)
-    return _stamped(broker, message)
+    stamped = _stamped(broker, message)
+    note_delay(broker, stamped, delay)
+    return stamped
 
 
 def prepared_together(broker: Broker, messages: Iterable[Message[Any]]) -> list[Message[Any]]:

@@ -84,7 +84,7 @@ class Adapter:
         pushes = Pushes(self.broker, lambda: installation.store, installation.settings)
 
         def stamping(message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-            stamped = prepared(self.broker, message)
+            stamped = prepared(self.broker, message, delay)
             if wants_custody(stamped):
                 with keeping_options(stamped):
                     return pushes.through(stamped, delay, enqueue)

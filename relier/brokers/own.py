@@ -196,7 +196,7 @@ class OwnBroker(Broker, ABC):
         Raises what the broker raises when it is away, redis-py's errors for a delay when the store is away, and
         `PayloadTooLargeError`: nothing was accepted then.
         """
-        message = prepared(self, message)
+        message = prepared(self, message, delay)
         if delay is None or delay <= 0:
             return self._send(message)
         self._announce(message, delay)

@@ -16,6 +16,7 @@ from relier.envelope import stamp_of
 from relier.execution import Execution
 from relier.hooks import results_of, text_of
 from relier.lifecycle import claim_before_running, deliver, run_of, take_delivery
+from relier.objectives import OPTIONS as OBJECTIVES
 from relier.on_dead import report_strangers
 from relier.queues import is_internal
 from relier.runs import Phase, Run
@@ -44,6 +45,7 @@ class Lifecycle(Middleware):
       schema_version(int): The version of the payload that this code writes and takes. Defaults to 1.
       store_results(bool): Whether what the actor returns is kept, for receipts. Defaults to False.
       result_ttl(int): For how many milliseconds. Defaults to `RELIER_RESULT_TTL`.
+      slo_target(float), slo_latency(float): Objectives, see `relier.objectives`.
       soft_timeout, hard_timeout(float), on_soft_timeout: limits of async actors, in seconds; see `relier.timeouts`.
     """
 
@@ -69,6 +71,7 @@ class Lifecycle(Middleware):
             "store_results",
             "result_ttl",
             *LIMIT_OPTIONS,
+            *OBJECTIVES,
         }
 
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:

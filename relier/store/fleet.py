@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from relier.store.connection import Argument, ScriptRunner
 from relier.store.holds import Hold, Holds, Kind
 from relier.store.keys import Keys
+from relier.store.objective import Objective
 from relier.store.scripts import Script, script
 
 #: How long (s) a parted identity is refused: longer than any zombie sleeps.
@@ -77,13 +78,28 @@ class Fleet:
         """Run a script that only an operator may run; see `Keys.gate`."""
         return self._runner.run(script("fleet_" + name), (*self._keys.fleet, self._keys.gate(0)), ("", *args))
 
-    def register(self, worker: str, told: dict[str, Any], actors: Mapping[str, int] | None = None) -> bool:
+    def register(
+        self,
+        worker: str,
+        told: dict[str, Any],
+        actors: Mapping[str, int] | None = None,
+        objectives: Mapping[str, Objective] | None = None,
+    ) -> bool:
         """Make a worker known. False: this identity was declared dead.
 
-        `actors` are the names behind `told["actors"]`, their digest, and the newest payload version of each.
+        `actors` are the names behind `told["actors"]`, their digest, and the newest payload version of each;
+        `objectives` are what its actors promise.
         """
         names = (str(told.get("actors", "")), json.dumps(dict(actors or {})))
-        return bool(self._run("register", worker, json.dumps(told), *names) == b"ok")
+        begun = float(told.get("started_at") or 0)
+        pairs = [part for name, aim in (objectives or {}).items() for part in (name, aim.told(begun))]
+        return bool(self._run("register", worker, json.dumps(told), *names, repr(begun), *pairs) == b"ok")
+
+    def objectives(self) -> dict[str, Objective]:
+        """Return what actors promise, those that promise something: as the worker said that began last."""
+        told = _pairs(_flat(self._runner.command("HGETALL", self._keys.fleet[9])))
+        found = {actor: Objective.of(text) for actor, text in told.items()}
+        return {actor: aim for actor, aim in found.items() if aim != Objective()}
 
     def knowledge(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int | None]], Holds]:
         """Return what each living worker told about itself, by digest the actors with their newest versions, and what

@@ -11,7 +11,7 @@ SHARDS = 64
 FORMAT = 1
 
 _SHARD_KEYS = ("rec", "due", "meta", "dead", "ev", "dlq", "end")
-_FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about", "pulses", "actors", "holds")
+_FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about", "pulses", "actors", "holds", "objectives")
 #: Fields of a shard's `meta` that are no counters.
 CLOCKS = frozenset({b"floor", b"age", b"seen", b"skew"})
 

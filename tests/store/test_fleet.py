@@ -9,6 +9,7 @@ import redis
 
 from relier.store import Store
 from relier.store.fleet import Fleet
+from relier.store.objective import Objective
 
 
 @pytest.fixture
@@ -151,3 +152,29 @@ def test_the_actors_of_releases_that_nobody_runs_any_more_are_dropped(fleet: Fle
     actors = fleet.knowledge()[1]
     assert {"release-000", "release-001", "release-069"} <= set(actors)
     assert len(actors) < 60
+
+
+def promised(fleet: Fleet, worker: str, began: float, **objectives: Objective) -> None:
+    fleet.register(worker, {"started_at": began}, objectives=objectives)
+
+
+def test_what_actors_promise_is_known_when_no_worker_lives_any_more(fleet: Fleet) -> None:
+    promised(fleet, "w1", 1.0, mail=Objective(0.9, 2.5), pay=Objective(latency=5), other=Objective())
+    fleet.declare_dead("w1")
+    assert fleet.objectives() == {"mail": Objective(0.9, 2.5), "pay": Objective(latency=5)}
+
+
+def test_of_two_releases_the_worker_that_began_last_says_what_its_actors_promise(fleet: Fleet) -> None:
+    promised(fleet, "old", 1763600000.123456, mail=Objective(0.9), pay=Objective(0.9))
+    promised(fleet, "new", 1763600000.123457, mail=Objective(0.99), pay=Objective())
+    promised(fleet, "old", 1763600000.123456, mail=Objective(0.9), pay=Objective(0.9))
+    assert fleet.objectives() == {"mail": Objective(0.99)}
+    promised(fleet, "newest", 1763600000.5, pay=Objective(0.5))
+    assert fleet.objectives() == {"mail": Objective(0.99), "pay": Objective(0.5)}
+
+
+def test_of_so_many_actors_the_objectives_are_kept_and_of_no_more(fleet: Fleet) -> None:
+    promised(fleet, "w1", 1.0, **{f"actor-{i}": Objective(0.9) for i in range(1010)})
+    assert len(fleet.objectives()) == 1000
+    promised(fleet, "w1", 1.0, **{"actor-3": Objective(0.8)})
+    assert fleet.objectives()["actor-3"] == Objective(0.8)

@@ -5,5 +5,6 @@
 --   KEYS[7] pulses  hash worker id -> pulse counter, for workers that have a pulse
 --   KEYS[8] actors  hash digest -> names of the actors that a release has (JSON)
 --   KEYS[9] holds   hash `queue LF name` or `actor LF name` -> since when its tasks wait, and why (JSON); version -> time of the last change (µs)
-local WORKERS, BEATS, GONE, OBLIGATIONS, LEASES, META, PULSES, ACTORS, HOLDS =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+--   KEYS[10] objectives hash actor -> what it promises, and when the worker that told it had begun (JSON)
+local WORKERS, BEATS, GONE, OBLIGATIONS, LEASES, META, PULSES, ACTORS, HOLDS, OBJECTIVES =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
