@@ -103,7 +103,7 @@ class Heartbeat:
     def _beat(self) -> bool:
         """Beat once; returns False when the answer makes a comparison pointless."""
         process, identity = self._process, self._process.identity
-        answer = process.gate.beat(identity)
+        answer = process.gate.beat(identity, process.runs.busy())
         if answer == "gone":
             process.refence(identity)
             return False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from relier.store.fleet import Beat
+from relier.store.fleet import Beat, Busy
 from relier.store.holds import NO_HOLDS, Holds
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class Gate:
         #: What is held, as far as this process knows.
         self.holds: Holds = NO_HOLDS
 
-    def beat(self, identity: str) -> str:
+    def beat(self, identity: str, busy: Iterable[Busy] = ()) -> str:
         """Beat once, and learn from the answer; returns what the beat says of this worker."""
-        return self._learn(lambda: self._store.fleet.beat(identity, self.holds.version)).answer
+        return self._learn(lambda: self._store.fleet.beat(identity, self.holds.version, busy)).answer
 
     def look(self) -> None:
         """Ask what is held."""

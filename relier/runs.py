@@ -15,9 +15,13 @@ from relier import interrupts
 from relier.envelope import Stamp
 from relier.schema import Arguments
 from relier.store import SHARDS, Sending, Settled
+from relier.store.fleet import Busy
 
 if TYPE_CHECKING:
     from relier.checkpoints import Checkpoint
+
+#: Of how many queues and actors a worker tells what runs: a beat stays small.
+BUSY_TOLD = 50
 
 #: Tells a worker's claims from each other. Counting asks no system call of every task.
 _nonces = count()
@@ -134,6 +138,17 @@ class LocalRuns:
     def running(self) -> list[Run]:
         with self._lock:
             return list(self._runs)
+
+    def busy(self) -> list[Busy]:
+        """Return what runs, by queue and actor: the most frequent, at most `BUSY_TOLD`."""
+        now, found = datetime.now(UTC), dict[tuple[str, str], tuple[int, float]]()
+        for run in self.running():
+            if run.phase is Phase.RUNNING:
+                kind = run.sending.queue, run.sending.actor
+                runs, longest = found.get(kind, (0, 0.0))
+                found[kind] = runs + 1, max(longest, (now - run.started_at).total_seconds())
+        most = sorted(found.items(), key=lambda item: -item[1][0])[:BUSY_TOLD]
+        return [Busy(*kind, runs, round(longest, 3)) for kind, (runs, longest) in most]
 
     def find(self, task_id: str) -> list[Run]:
         return [run for run in self.running() if run.task_id == task_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,7 @@ from relier import gate
 from relier.brokers.generic import Adapter
 from relier.gate import FRESH, Gate
 from relier.store import Store
-from relier.store.fleet import Beat
+from relier.store.fleet import Beat, Busy
 from relier.store.holds import NO_HOLDS, Hold, Holds
 
 PAUSED = Holds("7", {"default": Hold("queue", "default", 1.0)})
@@ -26,7 +27,7 @@ class FakeFleet:
         self.asked = 0
         self.away = False
 
-    def beat(self, worker: str, known: str) -> Beat:
+    def beat(self, worker: str, known: str, busy: Iterable[Busy] = ()) -> Beat:
         return Beat("ok", None if known == self.now.version else self.now)
 
     def holds(self) -> Holds:

@@ -47,6 +47,15 @@ class Beat(NamedTuple):
     holds: Holds | None  #: all holds, when they are others than those that the worker knew
 
 
+class Busy(NamedTuple):
+    """What runs of one actor in one worker process, as it told with its last beat."""
+
+    queue: str
+    actor: str
+    runs: int
+    longest: float  #: seconds that the longest of them has run
+
+
 def _pairs(flat: Iterable[Any]) -> dict[str, str]:
     parts = [part.decode() if isinstance(part, bytes) else str(part) for part in flat]
     return dict(zip(parts[::2], parts[1::2], strict=True))
@@ -112,9 +121,10 @@ class Fleet:
         told = {worker: json.loads(told) for worker, told in _pairs(_flat(workers)).items()}
         return told, names, Holds.of(_flat(holds))
 
-    def beat(self, worker: str, known_holds: str = "") -> Beat:
-        """Beat once. `known_holds`: the version of the holds that the worker knows."""
-        answer, holds = self._run("beat", worker, known_holds)
+    def beat(self, worker: str, known_holds: str = "", busy: Iterable[Busy] = ()) -> Beat:
+        """Beat once. `known_holds`: the version of the holds that the worker knows. `busy`: what runs in it."""
+        runs = [list(what) for what in busy]
+        answer, holds = self._run("beat", worker, known_holds, json.dumps(runs) if runs else "")
         return Beat(answer.decode(), None if holds is None else Holds.of(holds))
 
     def holds(self) -> Holds:
@@ -132,6 +142,11 @@ class Fleet:
         field, since = f"{kind}\n{name}", "" if only is None else round(only.since * 1e6)
         done, told = (self._by_hand if only is None else self._run)("hold", "lift", field, "", since)
         return bool(done), None if told is None else Hold.of(field, told.decode())
+
+    def busy(self) -> dict[str, list[Busy]]:
+        """Return what ran in each worker at its last beat; idle ones are left out."""
+        told = _pairs(_flat(self._runner.command("HGETALL", self._keys.fleet[10])))
+        return {worker: [Busy(*what) for what in json.loads(runs)] for worker, runs in told.items()}
 
     def pulse(self, worker: str) -> tuple[Script, tuple[Argument, ...]]:
         """Return the script of one pulse and what follows it in the command: a worker's child process sends it."""

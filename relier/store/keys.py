@@ -11,7 +11,10 @@ SHARDS = 64
 FORMAT = 1
 
 _SHARD_KEYS = ("rec", "due", "meta", "dead", "ev", "dlq", "end")
-_FLEET_KEYS = ("workers", "beats", "gone", "obligations", "leases", "about", "pulses", "actors", "holds", "objectives")
+_FLEET_KEYS = (
+    *("workers", "beats", "gone", "obligations", "leases", "about", "pulses", "actors", "holds"),
+    *("objectives", "busy"),
+)
 #: Fields of a shard's `meta` that are no counters.
 CLOCKS = frozenset({b"floor", b"age", b"seen", b"skew"})
 
@@ -43,6 +46,10 @@ class Keys:
     def letters(self, shard: int) -> str:
         """Return the summaries of a shard's dead letters: task id -> a packed array (see `include/letters.lua`)."""
         return f"{self._prefixes[shard]}letters"
+
+    def letters_by(self, shard: int) -> str:
+        """Return how many of a shard's dead letters there are by queue, actor and reason."""
+        return f"{self._prefixes[shard]}letters:by"
 
     def marks(self, shard: int) -> str:
         """Return the hash of a shard's purge marks."""

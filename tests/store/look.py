@@ -24,7 +24,8 @@ local owned = {}
 for i = 2, #ARGV do owned[i - 1] = redis.call('ZRANGE', own_key(ARGV[i]), 0, -1) end
 return { records, redis.call('ZRANGE', DUE, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', DLQ, 0, -1),
   redis.call('ZRANGE', DEAD, 0, -1), redis.call('HGETALL', META), owned, redis.call('ZRANGE', END, 0, -1),
-  redis.call('HKEYS', string.sub(REC, 1, -4) .. 'letters') }
+  redis.call('HKEYS', string.sub(REC, 1, -4) .. 'letters'),
+  redis.call('HVALS', string.sub(REC, 1, -4) .. 'letters:by') }
 """
 
 
@@ -63,6 +64,7 @@ class Look:
     due: dict[str, int] = field(default_factory=dict)
     letters: set[str] = field(default_factory=set)
     summaries: set[str] = field(default_factory=set)
+    letters_counted: int = 0
     remembered: set[str] = field(default_factory=set)
     dead: dict[int, set[str]] = field(default_factory=dict)
     floors: dict[int, int] = field(default_factory=dict)
@@ -81,7 +83,7 @@ def look(store: Store, shards: Iterable[int], workers: Iterable[str]) -> Look:
 
 
 def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
-    records, due, letters, dead, meta, owned, remembered, summaries = reply
+    records, due, letters, dead, meta, owned, remembered, summaries, kinds = reply
     for task_id, state, fence, owner, sticky, suspect, attempt, crashes, outcome, prints, row, asked, packed in records:
         seen.records[task_id.decode()] = Seen(
             state.decode(),
@@ -100,6 +102,7 @@ def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
     seen.due.update((task_id.decode(), int(float(at))) for task_id, at in zip(due[::2], due[1::2], strict=True))
     seen.letters |= {task_id.decode() for task_id in letters}
     seen.summaries |= {task_id.decode() for task_id in summaries}
+    seen.letters_counted += sum(map(int, kinds))
     seen.remembered |= {task_id.decode() for task_id in remembered}
     seen.dead[shard] = {worker.decode() for worker in dead}
     seen.owned.update(((shard, w), {t.decode() for t in ids}) for w, ids in zip(workers, owned, strict=True) if ids)
@@ -150,4 +153,6 @@ def _miscounted(seen: Look) -> list[str]:
         found.append(f"accepted is not ended + un-ended ({unended}): {seen.counters}")
     if letters != len(seen.letters):
         found.append(f"{len(seen.letters)} dead letters, counted {letters}")
+    if len(seen.letters) != seen.letters_counted:
+        found.append(f"{len(seen.letters)} dead letters, but {seen.letters_counted} by kind")
     return found

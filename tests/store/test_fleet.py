@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from relier.store import Store
-from relier.store.fleet import Fleet
+from relier.store.fleet import Busy, Fleet
 from relier.store.objective import Objective
 
 
@@ -33,6 +33,17 @@ def test_each_beat_counts_one_further(fleet: Fleet) -> None:
     fleet.register("w1", {})
     assert [fleet.beat("w1").answer for _ in range(3)] == ["ok"] * 3
     assert fleet.observe().beats == {"w1": 3}
+
+
+def test_a_beat_tells_what_runs_until_the_worker_is_idle_or_gone(fleet: Fleet) -> None:
+    busy = [Busy("default", "act", 3, 1.5), Busy("other", "act", 1, 0.25)]
+    for worker in ("w1", "w2"):
+        fleet.register(worker, {})
+        fleet.beat(worker, busy=busy)
+    assert fleet.busy() == {"w1": busy, "w2": busy}
+    fleet.beat("w1")
+    fleet.declare_dead("w2")
+    assert fleet.busy() == {}
 
 
 def test_registering_again_keeps_the_beats(fleet: Fleet) -> None:

@@ -14,6 +14,7 @@ if not told then return 0 end
 redis.call('HDEL', WORKERS, ARGV[2])
 redis.call('HDEL', BEATS, ARGV[2])
 redis.call('HDEL', PULSES, ARGV[2])
+redis.call('HDEL', BUSY, ARGV[2])
 redis.call('ZADD', GONE, int(now), ARGV[2])
 redis.call('ZREMRANGEBYSCORE', GONE, '-inf', '(' .. int(now - tonumber(ARGV[4])))
 redis.call('HSET', OBLIGATIONS, ARGV[2], cjson.encode({ how = ARGV[3], at = int(now), told = told }))

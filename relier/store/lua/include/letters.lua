@@ -5,6 +5,16 @@
 --            tells, it decides nothing. A letter that an earlier version left has none: then `summary` makes it from the record.
 local LETTERS = string.sub(REC, 1, -4) .. 'letters'
 
+-- How many letters there are of each kind, for people and tools.
+--   letters:by  hash  queue LF actor LF reason -> how many of those that have a summary; `(other)`: further kinds than KINDS_KEPT
+-- An older version's scripts do not count, so it may be off while one runs; it begins anew whenever the DLQ is empty.
+local LETTERS_BY, KINDS_KEPT, OTHER_KIND = LETTERS .. ':by', 200, '(other)'
+local function count_kind(queue, actor, reason, by)
+  local kind = queue .. '\n' .. actor .. '\n' .. reason
+  if redis.call('HEXISTS', LETTERS_BY, kind) == 0 and (by < 0 or redis.call('HLEN', LETTERS_BY) >= KINDS_KEPT) then kind = OTHER_KIND end
+  if redis.call('HINCRBY', LETTERS_BY, kind, by) <= 0 then redis.call('HDEL', LETTERS_BY, kind) end
+end
+
 -- A summary is a cmsgpack array. Times are µs, but for L_CREATED (s): when the task's record began. L_MESSAGE: the beginning of what it died of.
 local LETTER_FORMAT, MESSAGE_KEPT = 1, 120
 local L_VERSION, L_ACTOR, L_QUEUE, L_REASON, L_FINGERPRINT, L_DIED, L_ATTEMPTS, L_CRASHES, L_PAYLOAD_VERSION, L_MESSAGE, L_CREATED =
@@ -80,7 +90,9 @@ end
 local function to_dlq(id, rec, now, reason, message)
   rec[OUTCOME], rec[REASON] = 'dead', reason
   redis.call('ZADD', DLQ, int(now), id)
-  redis.call('HSET', LETTERS, id, cmsgpack.pack(summary(rec, now, message)))
+  if redis.call('HSET', LETTERS, id, cmsgpack.pack(summary(rec, now, message))) == 1 then
+    count_kind(rec[QUEUE], rec[ACTOR], reason, 1)
+  end
   redis.call('ZREM', DUE, id)
   count('dead')
   local notice_id = rec[ON_DEAD] ~= '' and notify(id, rec, now)
@@ -92,7 +104,13 @@ local function to_dlq(id, rec, now, reason, message)
 end
 
 local function leave_dlq(id)
+  local packed = redis.call('HGET', LETTERS, id)
+  if packed then
+    local letter = cmsgpack.unpack(packed)
+    count_kind(letter[L_QUEUE], letter[L_ACTOR], letter[L_REASON], -1)
+    redis.call('HDEL', LETTERS, id)
+  end
   redis.call('ZREM', DLQ, id)
-  redis.call('HDEL', LETTERS, id)
+  if redis.call('EXISTS', DLQ) == 0 then redis.call('DEL', LETTERS_BY) end
   count('dlq_left')
 end
