@@ -22,8 +22,9 @@ import typer
 from relier.settings import PREFIX, Settings
 from relier_cli.app import app
 from relier_cli.audit import COUNTERS
+from tests import sources
 from tests.account import REQUIRE_VARIABLE
-from tests.conftest import PrivateServers
+from tests.conftest import PrivateServers, SharedServers, skip
 from tests.documented.pages import EXAMPLES, FENCE, PAGES, ROOT, Block, blocks, command_line
 from tests.servers.rabbitmq_servers import RABBITMQ_MANAGEMENT_VARIABLE, RABBITMQ_URL_VARIABLE
 from tests.servers.redis_servers import REDIS_URL_VARIABLE
@@ -160,7 +161,7 @@ def problem_of(command: str) -> str:
         packages = [word.removesuffix(".py") + "/__main__.py" for word in scripts]
         found = ((ROOT / a).exists() or (ROOT / b).exists() for a, b in zip(scripts, packages, strict=True))
         return "" if all(found) else "no such file"
-    if words[:1] != ["rl"] or words[1:] == ["--version"]:
+    if words[:1] != ["rl"] or words[1:] in (["--version"], ["--help"]):
         return ""
     name = next((" ".join(words[:n]) for n in (3, 2) if " ".join(words[:n]) in known_commands()), "")
     if not name:
@@ -342,11 +343,28 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.close()
 
 
-def test_the_example_of_the_readme_works_as_shown(shell: Shell) -> None:
-    readme = ROOT / "README.md"
-    (code,) = (block.code for block in blocks(readme, "python") if block.code.startswith("# tasks.py"))
+#: The servers on which a page's example is followed: what to set, by the fixture that has it.
+_ON = {"embedded": {}, "redis": {"RELIER_REDIS_URL": "own_redis"}, "rabbitmq": {"RELIER_BROKER_URL": "vhost"}}
+
+
+@pytest.fixture
+def own_redis(servers: SharedServers, request: pytest.FixtureRequest) -> str:
+    try:
+        server = servers.store("redis")
+    except sources.Unavailable as error:
+        skip(request, error)
+    server.empty()
+    return server.url
+
+
+@pytest.mark.parametrize(
+    ("page", "on"), [("README.md", "embedded"), ("README.md", "rabbitmq"), ("docs/quickstart.md", "redis")]
+)
+def test_the_first_example_works_as_shown(page: str, on: str, shell: Shell, request: pytest.FixtureRequest) -> None:
+    shell.environ |= {variable: request.getfixturevalue(fixture) for variable, fixture in _ON[on].items()}
+    (code,) = (block.code for block in blocks(ROOT / page, "python") if block.code.startswith("# tasks.py"))
     (shell.folder / "tasks.py").write_text(code, encoding="utf-8")
-    (console,) = blocks(readme, "console")
+    (console,) = (b for b in blocks(ROOT / page, "console") if "$ kill -9 " in b.code)
     shell.follow(console.code.splitlines())
 
 
