@@ -17,7 +17,7 @@ from relier.forks import end_forked_child
 from relier.hooks import decode_failure, decode_result, replayed_failure
 from relier.results import prepared_result
 from relier.runner import CoroutineRun, RunCancelled, coroutine_function
-from relier.runs import Phase, Run, current
+from relier.runs import Phase, Run, enter, leave
 from relier.schema import Arguments, migrations
 from relier.sending import payload_version
 from relier.store import HOOKS_ONLY, Claim
@@ -84,7 +84,7 @@ class Execution(Closing):
                 if self._result is _NOT_RETURNED:
                     self._error = error
         interrupts.shut(run)
-        current.set(None)  # An interrupt may have kept `_call` from it.
+        leave()  # An interrupt may have kept `_call` from it.
         if self._error is None:
             self._complete(run)
         if isinstance(self._error, SkipMessage):
@@ -140,7 +140,7 @@ class Execution(Closing):
         if run.phase is Phase.LOST:
             raise RunCancelled("the run was lost before its code began")
         original = coroutine_function(self.fn)
-        current.set(run)
+        enter(run)
         try:
             if original is None:
                 interrupts.admit(run)
@@ -162,7 +162,7 @@ class Execution(Closing):
         finally:
             end_forked_child(self.process.pid)
             run.cancel = None
-            current.set(None)
+            leave()
 
     @staticmethod
     def _fetch_checkpoint(run: Run) -> None:

@@ -1,20 +1,22 @@
 """Log stable sentences with structured fields, through the standard library's logging.
 
 `get_logger` works in any application: without `configure_logging` the fields follow the sentence as
-`key=value`. Never log a payload or a secret.
+`key=value`. Never log a payload or a secret. Which task a line belongs to: see `relier.log_context`.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
-from dramatiq import Message
-from dramatiq.broker import MessageProxy
 from structlog.stdlib import BoundLogger, ProcessorFormatter
+
+from relier.log_context import KEPT, fields_for
+from relier.log_payloads import Named, guard_records
 
 if TYPE_CHECKING:
     from relier.settings import Settings
@@ -54,36 +56,45 @@ def _from_record(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[st
         for name, value in getattr(record, _FIELDS).items():
             event.setdefault(name, value)
     elif record.name.partition(".")[0] in _OURS:
-        return _add_extra(_, __, event)
+        event = _add_extra(_, __, event)
+        event.pop(KEPT, None)
+    for name, value in fields_for(record).items():
+        event.setdefault(name, value)
     return event
 
 
-def configure_logging(settings: Settings) -> None:
+def configure_logging(settings: Settings, *, for_people: bool = False) -> None:
     """Give this process's log lines the form and level of the settings; for processes that are ours.
 
     Handlers that exist keep their streams (Dramatiq's lead to its main process). Unless `RELIER_LOG_LEVEL` is
-    set, Dramatiq's own flags keep deciding the level of others' loggers.
+    set, Dramatiq's own flags keep deciding the level of others' loggers. structlog's loggers write the same lines,
+    unless the application has configured structlog itself.
+
+    `for_people`: of a command that ends soon: warnings only, and easy to read, unless the settings say otherwise.
     """
     root = logging.getLogger()
-    level = settings.log_level.upper()
-    fresh = not root.handlers
-    if fresh:
-        root.addHandler(logging.StreamHandler(sys.stderr))
-    formatter = _formatter(settings)
+    chosen = settings.model_fields_set
+    level = "WARNING" if for_people and "log_level" not in chosen else settings.log_level.upper()
+    if not root.handlers:
+        root.addHandler(_OurHandler(sys.stderr))
+    formatter = _formatter("console" if for_people and "log_format" not in chosen else settings.log_format)
     for handler in root.handlers:
         handler.setFormatter(formatter)
-    if fresh or "log_level" in settings.model_fields_set:
+    if "log_level" in chosen or any(isinstance(handler, _OurHandler) for handler in root.handlers):
         root.setLevel(level)
     logging.getLogger("relier").setLevel(level)
-    _filter_once(_RUNS_MESSAGES, _LowerSkipped)  # First: it looks at the message itself.
-    for name in _SHOW_MESSAGES:
-        _filter_once(name, _HidePayloads)
+    guard_records()
+    _filter_once("dramatiq.worker.WorkerThread", _LowerSkipped)
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.filter_by_level, _to_record],
+            wrapper_class=BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+        )
 
 
-#: Dramatiq's logger of the threads that run messages.
-_RUNS_MESSAGES = "dramatiq.worker.WorkerThread"
-#: Dramatiq's loggers that print whole messages, arguments included.
-_SHOW_MESSAGES = (_RUNS_MESSAGES, "dramatiq.worker.ConsumerThread")
+class _OurHandler(logging.StreamHandler[TextIO]):
+    """The handler of a process that had none: its level is ours to decide."""
 
 
 def _filter_once(name: str, kind: type[logging.Filter]) -> None:
@@ -100,33 +111,16 @@ class _LowerSkipped(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         skipped = record.args[0] if isinstance(record.args, tuple) and len(record.args) == 1 else None
-        if record.levelno != logging.WARNING or not isinstance(skipped, MessageProxy):
+        if record.levelno != logging.WARNING or not isinstance(skipped, Named):
             return True
-        why = skipped.__dict__.get("relier_skipped")
-        if why is None or record.msg != "Message %s was skipped.":
+        if skipped.skipped is None or record.msg != "Message %s was skipped.":
             return True
         record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
-        record.msg, record.args = "Message %s was skipped: %s.", (skipped, str(why))
+        record.msg, record.args = "Message %s was skipped: %s.", (skipped, skipped.skipped)
         return logging.getLogger(record.name).isEnabledFor(logging.INFO)
 
 
-class _HidePayloads(logging.Filter):
-    """Names a message by its actor and its id where Dramatiq would print its arguments."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(map(_without_payload, record.args))
-        return True
-
-
-def _without_payload(value: Any) -> Any:
-    if isinstance(value, Message | MessageProxy):
-        return f"{value.actor_name}[{value.message_id}]"
-    return value
-
-
-def _formatter(settings: Settings) -> ProcessorFormatter:
-    as_json = settings.log_format == "json"
+def _formatter(form: str) -> ProcessorFormatter:
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -136,10 +130,15 @@ def _formatter(settings: Settings) -> ProcessorFormatter:
     # A plain traceback: the richer ones print local variables, and with them payloads.
     last = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
-        if as_json
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer(colors=_colours(), exception_formatter=structlog.dev.plain_traceback)]
     )
     return ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[ProcessorFormatter.remove_processors_meta, *last],
     )
+
+
+def _colours() -> bool:
+    """Whether somebody sees the lines who wants colours; a worker's go through Dramatiq's main process."""
+    return sys.__stderr__ is not None and sys.__stderr__.isatty() and not os.environ.get("NO_COLOR")

@@ -11,7 +11,7 @@ from enum import Enum
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from relier import interrupts
+from relier import interrupts, log_context
 from relier.envelope import Stamp
 from relier.schema import Arguments
 from relier.store import SHARDS, Sending, Settled
@@ -107,6 +107,18 @@ class Run:
 
 #: The run that the current user code belongs to.
 current: ContextVar[Run | None] = ContextVar("relier_run", default=None)
+
+
+def enter(run: Run) -> None:
+    """Let what follows in this context, and what is copied from it, be a run's user code."""
+    current.set(run)
+    log_context.bind(run)
+
+
+def leave() -> None:
+    """Let what follows in this context be nobody's user code. It may be called once too often."""
+    current.set(None)
+    log_context.unbind()
 
 
 class LocalRuns:

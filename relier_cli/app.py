@@ -12,6 +12,7 @@ import relier
 from relier.errors import RelierError
 from relier_cli import admin, admission, audit, config, dlq, doctor, queue, resurrector, tasks, worker
 from relier_cli.demo.command import demo
+from relier_cli.logs import log_for_people
 
 app = typer.Typer(
     name="rl",
@@ -36,7 +37,7 @@ def _root(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    pass
+    log_for_people()
 
 
 app.command()(demo)

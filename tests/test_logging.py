@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
@@ -18,13 +19,15 @@ from relier.settings import Settings
 def output() -> Iterator[io.StringIO]:
     """Give the stream of the root's only handler, and put everything back afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("relier")
-    before = (root.handlers, root.level, ours.level)
+    before = (root.handlers, root.level, ours.level, logging.getLogRecordFactory())
     stream = io.StringIO()
     root.handlers = [logging.StreamHandler(stream)]
     yield stream
     root.handlers = before[0]
     root.setLevel(before[1])
     ours.setLevel(before[2])
+    logging.setLogRecordFactory(before[3])
+    structlog.reset_defaults()
 
 
 def test_a_line_is_json_with_sentence_and_fields(output: io.StringIO) -> None:
