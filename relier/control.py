@@ -107,14 +107,17 @@ class ControlChannel(threading.Thread):
         pool = self._store.client.connection_pool
         connection: Any = pool.connection_class(**pool.connection_kwargs)
         self._connection = connection
-        connection.send_command("SUBSCRIBE", self._store.keys.control(identity))
+        connection.send_command(self._store.runner.channels.subscribe, self._store.keys.control(identity))
         connection.read_response()
         self.subscribed_as = identity
         self.subscribed.set()
         return connection
 
     def _receive(self, reply: Any) -> None:
-        if not isinstance(reply, list) or reply[0] != b"message":
+        channels = self._store.runner.channels
+        if isinstance(reply, list) and reply[0] == channels.over:
+            raise redis.ConnectionError("The server has ended the subscription: it is no longer the channel's.")
+        if not isinstance(reply, list) or reply[0] != channels.message:
             return
         try:
             message = json.loads(reply[2])

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -22,7 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from relier.errors import RelierConfigError
 from relier.keyring import KeyRing
-from relier.urls import RABBITMQ_SCHEMES, REDIS_SCHEMES, safe_url, url_problem
+from relier.urls import RABBITMQ_SCHEMES, REDIS_SCHEMES, safe_url, servers_of, url_problem
 
 __all__ = ["PUBLIC_QUEUES", "Settings", "get_settings", "reset_settings", "safe_url", "unknown_variables"]
 
@@ -118,6 +119,7 @@ class Settings(BaseSettings):
     )
     redis_sentinel_master_name: str = _plain("relier-master", "The master's name in Sentinel.", min_length=1)
     redis_sentinel_password: SecretStr | None = _secret("Password of the Sentinels.")
+    redis_use_cluster: bool = _switch(False, "The Redis is a Cluster; the URL names one or several of its servers.")
     redis_max_connections: int = _whole(64, 2, 100_000, "Size of a process's connection pool.")
     redis_socket_timeout: float = _seconds(5, 0.05, 600, "Longest wait for one answer of Redis.")
     redis_connect_timeout: float = _seconds(2, 0.05, 600, "Longest wait for a connection to Redis.")
@@ -269,6 +271,20 @@ class Settings(BaseSettings):
     def _sentinel_is_complete(self) -> Settings:
         if self.redis_use_sentinel and not self.redis_sentinel_nodes:
             raise ValueError("RELIER_REDIS_USE_SENTINEL needs RELIER_REDIS_SENTINEL_NODES (host:port,host:port,…).")
+        return self
+
+    @model_validator(mode="after")
+    def _cluster_is_complete(self) -> Settings:
+        if not self.redis_use_cluster:
+            if self.redis_url and len(servers_of(self.redis_url)) > 1:
+                raise ValueError("RELIER_REDIS_URL names several servers, which needs RELIER_REDIS_USE_CLUSTER=true.")
+            return self
+        if self.redis_use_sentinel:
+            raise ValueError("RELIER_REDIS_USE_CLUSTER and RELIER_REDIS_USE_SENTINEL exclude each other.")
+        if self.redis_url is None or self.redis_url.startswith("unix"):
+            raise ValueError("RELIER_REDIS_USE_CLUSTER needs RELIER_REDIS_URL (redis://host:port,host:port,…).")
+        if urlsplit(self.redis_url).path.strip("/0"):
+            raise ValueError("RELIER_REDIS_URL names a database, but a Redis Cluster has number 0 alone.")
         return self
 
     @model_validator(mode="after")

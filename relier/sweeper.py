@@ -87,7 +87,7 @@ class Sweeper:
         """
         if time.monotonic() < self._abstains_until:
             return False
-        generation = self.process.generation
+        failures = self.store.runner.failures
         self._renew()
         if self.leases.held:
             failpoints.hit("leased")
@@ -97,7 +97,7 @@ class Sweeper:
             self._letters.tend(self.leases.shards, count=self.leases.watches)
             return bool(self.leases.shards) and self._publish_due()
         except _AWAY:
-            if generation == self.process.generation and not self.process.shares_redis:
+            if failures == self.store.runner.failures and not self.process.shares_redis:
                 self._abstain()
             raise
 

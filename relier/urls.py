@@ -69,7 +69,23 @@ def _place_problem(url: str) -> str | None:
     return None
 
 
+def servers_of(url: str) -> list[str]:
+    """Return a URL for each server of one that names several, as `redis://a:6379,b:6379` does for a Redis Cluster."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "unix":
+        return [url]
+    place, slash, tail = rest.partition("/")
+    place, question, query = place.partition("?")
+    userinfo, at, hosts = place.rpartition("@")
+    return [f"{scheme}://{userinfo}{at}{host}{question}{query}{slash}{tail}" for host in hosts.split(",")]
+
+
 def _server_problem(url: str) -> str | None:
+    problems = (_one_server_problem(part) for part in servers_of(url))
+    return next((problem for problem in problems if problem), None)
+
+
+def _one_server_problem(url: str) -> str | None:
     problem = _place_problem(url)
     if problem:
         return problem

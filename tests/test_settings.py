@@ -69,6 +69,7 @@ OURS = {
     "NEWER_VERSION_GRACE": 600,
     "PARK_AFTER": 0,
     "RABBITMQ_QUEUE_TYPE": "classic",
+    "REDIS_USE_CLUSTER": False,
 }
 
 

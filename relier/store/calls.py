@@ -27,6 +27,15 @@ def decode(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def pairs(reply: Any) -> list[tuple[Any, Any]]:
+    """Return what a reply pairs up: a hash, or members with scores; RESP2 and RESP3 tell them differently."""
+    if isinstance(reply, dict):
+        return list(reply.items())
+    if reply and isinstance(reply[0], list):
+        return [(first, second) for first, second in reply]
+    return list(zip(reply[::2], reply[1::2], strict=True))
+
+
 def described(sending: Sending) -> tuple[Argument, ...]:
     """Return what a record says of its task, in the order in which the scripts that make one take it."""
     return sending.max_resurrections, sending.queue, sending.actor, sending.payload_version, sending.body

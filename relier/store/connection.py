@@ -7,11 +7,12 @@ at the server before anything else is sent to it.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -21,12 +22,19 @@ from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
+from relier.store.channels import GLOBAL
 from relier.store.permissions import explained
 from relier.store.scripts import Script
 from relier.store.shared_line import SharedLine
 
+logger = logging.getLogger(__name__)
+
 Argument = str | bytes | int | float
+
+#: Sends commands and returns their replies.
+Exchange = Callable[[Sequence[bytes]], Sequence[Any]]
 
 #: A script, its keys and its arguments.
 ScriptCall = tuple[Script, Sequence[str], Iterable[Argument]]
@@ -69,18 +77,27 @@ class ScriptRunner:
       client: tells how to connect. The connections are outside its pool: there is one for each thread that calls.
     """
 
+    #: How control channels work on this store.
+    channels = GLOBAL
+
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
         #: Called when a connection was lost, before the error is raised (the embedded server: bring it back).
         self.on_lost: Callable[[], object] | None = None
         #: Grows with each lost connection: while two readings are equal, it was one server, and no call was repeated.
         self.generation = 0
+        #: How often a server could not be reached, or did not answer.
+        self.failures = 0
         self._local = threading.local()
         self._pid = os.getpid()
         self._connections: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
         self._lines = _Lines(self)
         #: Connections that may still deliver a call that was given up: server (its run id) and number there.
         self._given_up: set[tuple[bytes, int]] = set()
+        #: Which server there was, by the place that a connection was made to.
+        self._servers: dict[Any, bytes] = {}
+        #: Whether a replica is a wrong answer: something else than a fixed address says who the master is.
+        self._elected = isinstance(client.connection_pool, SentinelConnectionPool)
 
     def run(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
         """Run one script and return its reply; loads it into the server's cache when it is missing."""
@@ -93,15 +110,7 @@ class ScriptRunner:
         """
         if unbroken:
             self._raise_if_closed(self._connection())
-        tails = [(len(keys), *keys, *args) for _, keys, args in calls]
-        replies = self._exchange([_packed(*call[0].by_sha, *t) for call, t in zip(calls, tails, strict=True)])
-        for i, reply in enumerate(replies):
-            script = calls[i][0]
-            if isinstance(reply, redis.exceptions.NoScriptError):
-                replies[i] = self._exchange([_packed(*script.by_source, *tails[i])])[0]
-            if isinstance(replies[i], Exception):
-                raise explained(replies[i], self.client, script.name)
-        return replies
+        return first_error_raised(self._evaluated(calls, self._exchange))
 
     def run_unbroken(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
         """Run one script on this thread's connection; raises `ConnectionError` when it is not the one used before."""
@@ -121,16 +130,20 @@ class ScriptRunner:
         """Run several scripts like `run_shared` does one; errors that they replied are among the replies."""
         if self._pid != os.getpid():
             self._after_fork()
-        tails = [(len(keys), *keys, *args) for _, keys, args in calls]
-        packed = [_packed(*call[0].by_sha, *t) for call, t in zip(calls, tails, strict=True)]
         line = self._lines.mine()
-        replies = list(line.call(*packed))
+        return self._evaluated(calls, lambda commands: line.call(*commands))
+
+    def _evaluated(self, calls: Sequence[ScriptCall], exchange: Exchange) -> list[Any]:
+        """Return what scripts reply, errors among it; those that a server does not know are sent as a whole."""
+        replies = list(exchange([self._packed(*s.by_sha, len(k), *k, *a) for s, k, a in calls]))
+        missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if missing:
+            again = [self._packed(*s.by_source, len(k), *k, *a) for s, k, a in (calls[i] for i in missing)]
+            for i, reply in zip(missing, exchange(again), strict=True):
+                replies[i] = reply
         for i, reply in enumerate(replies):
-            script = calls[i][0]
-            if isinstance(reply, redis.exceptions.NoScriptError):
-                (replies[i],) = line.call(_packed(*script.by_source, *tails[i]))
-            if isinstance(replies[i], Exception):
-                replies[i] = explained(replies[i], self.client, script.name)
+            if isinstance(reply, Exception):
+                replies[i] = explained(reply, self.client, calls[i][0].name)
         return replies
 
     def probe(self) -> None:
@@ -138,7 +151,7 @@ class ScriptRunner:
         if self._pid != os.getpid():
             self._after_fork()
         for line in self._lines.used() or [self._lines.mine()]:
-            line.call(_packed("PING"))
+            first_error_raised(line.call(*self._greetings()))
 
     def command(self, *args: Argument) -> Any:
         """Run one plain command."""
@@ -147,11 +160,34 @@ class ScriptRunner:
     def commands(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
         """Run several plain commands in one round trip; raises the first error that one of them replied."""
         sent = [tuple(command) for command in commands]
-        replies = self._exchange([_packed(*command) for command in sent])
+        replies = self._exchange([self._packed(*command) for command in sent])
         for command, reply in zip(sent, replies, strict=True):
             if isinstance(reply, Exception):
                 raise explained(reply, self.client, str(command[0]))
         return replies
+
+    def everywhere(self, *args: Argument) -> list[Any]:
+        """Run one plain command that names no key on every server of the store; one reply for each."""
+        return [self.command(*args)]
+
+    def scan(self, pattern: str, count: int = 1000) -> Iterator[list[bytes]]:
+        """Yield the names of keys, page by page; `count`: about how many each call looks at."""
+        cursor: Any = "0"
+        while True:
+            cursor, names = self.command("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+            yield names
+            if cursor in (b"0", "0"):
+                return
+
+    # -- one connection ---------------------------------------------------------------------------------------
+
+    def _packed(self, *command: Argument) -> bytes:
+        """Return a command as it goes over the wire."""
+        return _packed(*command)
+
+    def _greetings(self) -> list[bytes]:
+        """Return what is sent to see that connections are there."""
+        return [_packed("PING")]
 
     def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
         return self._exchange_on(self._connection(), commands)
@@ -161,41 +197,82 @@ class ScriptRunner:
         return self._exchange_on(connection, commands)
 
     def _exchange_on(self, connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
+        try:
+            self._begin(connection, commands)
+            return self._finish(connection, commands)
+        except BaseException as error:
+            self._give_up(connection, error)
+            raise
+
+    def _begin(self, connection: AbstractConnection, commands: Sequence[bytes], place: Any = None) -> None:
+        """Send commands. `place`: which server of the store this is."""
         if self._renew_if_closed(connection):
             self.generation += 1
-        try:
-            self._prepare(connection)
-            return self._send(connection, commands)
-        except BaseException as error:
-            # A reply may still be on its way; nobody else shall read it as its own.
+        self._prepare(connection, place)
+        connection.send_packed_command((b"".join(commands),))
+
+    def _finish(self, connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
+        """Read the replies. A server that only reads now is left: another one is the master."""
+        replies = [self._read(connection) for _ in commands]
+        if any(isinstance(reply, redis.exceptions.ReadOnlyError) for reply in replies):
             connection.disconnect()
-            if (peer := connection.__dict__.pop("relier_peer", None)) is not None:
-                self._given_up.add(peer)
+            self.failures += 1
             self.generation += 1
-            if isinstance(error, redis.ConnectionError) and self.on_lost is not None:
-                self.on_lost()
-            raise
+        return replies
+
+    def _give_up(self, connection: AbstractConnection, error: BaseException) -> None:
+        # A reply may still be on its way; nobody else shall read it as its own.
+        connection.disconnect()
+        if (peer := connection.__dict__.pop("relier_peer", None)) is not None:
+            self._given_up.add(peer)
+        self.failures += 1
+        self.generation += self._counts_as_lost(peer is not None)
+        if isinstance(error, redis.ConnectionError) and self.on_lost is not None:
+            self.on_lost()
+
+    def _counts_as_lost(self, connected: bool) -> bool:
+        """Whether a failure makes another generation."""
+        return True
 
     def _send(self, connection: AbstractConnection, commands: Sequence[bytes]) -> list[Any]:
         connection.send_packed_command((b"".join(commands),))
         return [self._read(connection) for _ in commands]
 
-    def _prepare(self, connection: AbstractConnection) -> None:
+    def _prepare(self, connection: AbstractConnection, place: Any) -> None:
         """Connect, learn who the server is, and have it close what was given up."""
         if not connection.is_connected:
             connection.__dict__.pop("relier_peer", None)
             connection.connect()
-            number, about = self._send(connection, [_packed("CLIENT", "ID"), _packed("INFO", "server")])
-            if isinstance(number, int) and isinstance(about, bytes):
-                run_id = next(line for line in about.split() if line.startswith(b"run_id:"))
-                connection.__dict__["relier_peer"] = (run_id, number)  # Numbers begin anew in another server.
+            self._meet(connection, place)
         if self._given_up:
             given_up, (here, _) = set(self._given_up), connection.__dict__.get("relier_peer", (b"", 0))
             ours = [number for run_id, number in given_up if run_id == here]
             calls = [_packed("CLIENT", "KILL", "ID", number) for number in ours]
             if calls:  # Where this is forbidden, the window stays open.
                 self._send(connection, calls)
-            self._given_up -= given_up
+            self._given_up -= self._out_of_reach(given_up, here)
+
+    def _meet(self, connection: AbstractConnection, place: Any) -> None:
+        """Learn who the server is. Raises `ConnectionError` for a replica where a master was asked for."""
+        questions = [_packed("CLIENT", "ID"), _packed("INFO", "server")]
+        if self._elected:
+            questions.append(_packed("INFO", "replication"))
+        number, about, *role = self._send(connection, questions)
+        if any(isinstance(reply, bytes) and b"role:slave" in reply for reply in role):
+            raise redis.ConnectionError("A replica answered; no master is at this address now.")
+        if not isinstance(number, int) or not isinstance(about, bytes):
+            return
+        run_id = next(line for line in about.split() if line.startswith(b"run_id:"))
+        connection.__dict__["relier_peer"] = (run_id, number)  # Numbers begin anew in another server.
+        before = self._servers.get(place)
+        self._servers[place] = run_id
+        if before not in (None, run_id):
+            self.generation += 1
+            logger.warning("The store is another server now; it may lack the last writes.")
+
+    def _out_of_reach(self, given_up: set[tuple[bytes, int]], here: bytes) -> set[tuple[bytes, int]]:
+        """Return what need not be looked after any more, once the server `here` was told: it is the only one."""
+        return given_up
 
     def _raise_if_closed(self, connection: AbstractConnection) -> None:
         if self._renew_if_closed(connection):
@@ -242,12 +319,19 @@ class ScriptRunner:
         """Begin anew in a forked child: it must not share its parent's sockets."""
         self._local, self._pid, self._connections = threading.local(), os.getpid(), weakref.WeakSet()
         self._lines = _Lines(self)
-        self._given_up = set()
+        self._given_up, self._servers = set(), {}
 
     def close(self) -> None:
         """Close every thread's connection; a later call opens a new one."""
         for connection in list(self._connections):
             connection.disconnect()
+
+
+def first_error_raised(replies: Sequence[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return list(replies)
 
 
 class _Lines:
@@ -277,8 +361,9 @@ class _Lines:
         """Open another line, to the server that the others lead to: nobody would notice that it is a new one."""
         line = SharedLine(partial(self._runner._exchange_shared, self._runner._new_connection()))
         if self._lines:
-            line.call(_packed("PING"))
-            self._lines[0].call(_packed("PING"))
+            greetings = self._runner._greetings()
+            line.call(*greetings)
+            self._lines[0].call(*greetings)
         self._lines.append(line)
         return line
 

@@ -226,14 +226,15 @@ class Fleet:
         if not workers:
             return {}
         channels = [self._keys.control(worker) for worker in workers]
-        flat = self._runner.command("PUBSUB", "NUMSUB", *channels)
+        flat = self._runner.command("PUBSUB", self._runner.channels.numsub, *channels)
         if isinstance(flat, dict):
             return {w: bool(flat[c.encode()]) for w, c in zip(workers, channels, strict=True)}
         return {w: bool(int(n)) for w, n in zip(workers, flat[1::2], strict=True)}
 
     def tell(self, worker: str, message: dict[str, Any]) -> bool:
         """Send a control message; False when nobody listens."""
-        return bool(self._runner.command("PUBLISH", self._keys.control(worker), json.dumps({"v": 1, **message})))
+        publish, text = self._runner.channels.publish, json.dumps({"v": 1, **message})
+        return bool(self._runner.command(publish, self._keys.control(worker), text))
 
     def tell_all(self, message: dict[str, Any]) -> None:
         """Send a control message to every process of the fleet; who does not listen misses it."""
@@ -241,4 +242,4 @@ class Fleet:
         workers = self._runner.command("HKEYS", self._keys.fleet[0])
         channels = [self._keys.control(worker.decode()) for worker in workers]
         if channels:
-            self._runner.commands(("PUBLISH", channel, text) for channel in channels)
+            self._runner.commands((self._runner.channels.publish, channel, text) for channel in channels)

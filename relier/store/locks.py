@@ -70,7 +70,7 @@ class Locks:
 
     def _names(self, kind: str) -> Iterator[str]:
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", self._keys.prefix) + f"{{*}}:{kind}:*"
-        yield from (name.decode() for name in self._runner.client.scan_iter(match=pattern, count=1000))
+        yield from (name.decode() for page in self._runner.scan(pattern) for name in page)
 
     def _free_lock(self, name: str, completed: bool) -> bool:
         args, shard = ("", "purge", "", "1" if completed else "", 0, 1, b""), self._shard(name)

@@ -34,15 +34,11 @@ class Resetting:
         """
         removed = 0
         for page in self._pages():
-            removed += int(self._runner.command("UNLINK", *page))
+            removed += sum(self._runner.commands(("UNLINK", name) for name in page))
         return removed
 
     def _pages(self) -> Iterator[list[bytes]]:
-        cursor: bytes | str = "0"
-        while True:
-            cursor, names = self._runner.command("SCAN", cursor, "MATCH", self._pattern, "COUNT", PAGE)
+        for names in self._runner.scan(self._pattern, PAGE):
             found = [name for name in names if self._ours.match(name)]
             for i in range(0, len(found), PAGE):
                 yield found[i : i + PAGE]
-            if cursor in (b"0", "0"):
-                return

@@ -10,9 +10,10 @@ import redis
 
 from relier.settings import Settings, get_settings
 from relier.store.admissions import Admissions
+from relier.store.calls import pairs
 from relier.store.checkpoints import Checkpoints
 from relier.store.client import connect, revive_embedded
-from relier.store.connection import ScriptRunner
+from relier.store.cluster import runner_for
 from relier.store.durability import Custody, Durability
 from relier.store.fleet import Fleet
 from relier.store.keys import CLOCKS, SHARDS, Keys, shard_of
@@ -38,7 +39,7 @@ class Store:
         load_all("relier.store")
         self.client = client
         self.keys = Keys(namespace)
-        self.runner = ScriptRunner(client)
+        self.runner = runner_for(client)
         self.tasks = Tasks(self.runner, self.keys, retention)
         self.checkpoints = Checkpoints(self.runner, self.keys, self.tasks)
         self.letters = Letters(self.runner, self.keys)
@@ -90,49 +91,49 @@ class Store:
     def scan(self) -> Iterator[Record]:
         """Iterate over every record, shard by shard, without blocking the server. Bare remembered ids are left out."""
         for shard in range(SHARDS):
-            ids = (field.decode() for field, _ in self.client.hscan_iter(self.keys.shard(shard, "")[0], count=200))
             batch: list[str] = []
-            for task_id in ids:
+            for task_id in self._ids(shard):
                 batch.append(task_id)
                 if len(batch) == 100:
                     yield from self.records(batch, shard).values()
                     batch = []
             yield from self.records(batch, shard).values()
 
+    def _ids(self, shard: int) -> Iterator[str]:
+        cursor: bytes | str = "0"
+        while True:
+            cursor, page = self.runner.command("HSCAN", self.keys.shard(shard, "")[0], cursor, "COUNT", 200)
+            yield from (field.decode() for field, _ in pairs(page))
+            if cursor in (b"0", "0"):
+                return
+
     def dead_letters(self, limit: int) -> list[tuple[str, int, float]]:
         """Return the newest dead letters: task id, shard, time of dead-lettering in seconds."""
-        pipe = self.client.pipeline(transaction=False)
-        for shard in range(SHARDS):
-            pipe.zrevrange(self.keys.shard(shard, "")[5], 0, limit - 1, withscores=True)
+        pages = self.runner.commands(
+            ("ZRANGE", self.keys.shard(shard, "")[5], 0, limit - 1, "REV", "WITHSCORES") for shard in range(SHARDS)
+        )
         letters = [
-            (task_id.decode(), shard, score / 1e6)
-            for shard, page in enumerate(pipe.execute())
-            for task_id, score in page
+            (task_id.decode(), shard, float(score) / 1e6)
+            for shard, page in enumerate(pages)
+            for task_id, score in pairs(page)
         ]
         return sorted(letters, key=lambda letter: -letter[2])[:limit]
 
     def counters(self) -> dict[str, int]:
         """Return the counters of outcomes, summed over all shards."""
-        pipe = self.client.pipeline(transaction=False)
-        for shard in range(SHARDS):
-            pipe.hgetall(self.keys.shard(shard, "")[2])
+        pages = self.runner.commands(("HGETALL", self.keys.shard(shard, "")[2]) for shard in range(SHARDS))
         total: dict[str, int] = {}
-        for page in pipe.execute():
-            for field, value in page.items():
+        for page in pages:
+            for field, value in pairs(page):
                 if field not in CLOCKS:
                     total[field.decode()] = total.get(field.decode(), 0) + int(value)
         return total
 
     def live(self) -> dict[str, int]:
         """Return how many records there are, how many are due, are remembered, and are dead letters."""
-        pipe = self.client.pipeline(transaction=False)
-        for shard in range(SHARDS):
-            keys = self.keys.shard(shard, "")
-            pipe.hlen(keys[0])
-            pipe.zcard(keys[1])
-            pipe.zcard(keys[5])
-            pipe.zcard(keys[6])
-        replies = pipe.execute()
+        shards = [self.keys.shard(shard, "") for shard in range(SHARDS)]
+        sizes = (("HLEN", 0), ("ZCARD", 1), ("ZCARD", 5), ("ZCARD", 6))
+        replies = self.runner.commands((command, keys[place]) for keys in shards for command, place in sizes)
         return {
             "records": sum(replies[0::4]),
             "due": sum(replies[1::4]),
@@ -142,13 +143,12 @@ class Store:
 
     def events(self, limit: int = 100) -> list[dict[str, str]]:
         """Return the newest events that are not ordinary, oldest first."""
-        pipe = self.client.pipeline(transaction=False)
-        for shard in range(SHARDS):
-            pipe.xrevrange(self.keys.shard(shard, "")[4], count=limit)
+        streams = (self.keys.shard(shard, "")[4] for shard in range(SHARDS))
+        pages = self.runner.commands(("XREVRANGE", stream, "+", "-", "COUNT", limit) for stream in streams)
         events = [
-            {key.decode(): value.decode("utf-8", "replace") for key, value in fields.items()}
-            for page in pipe.execute()
-            for _, fields in reversed(page)
+            {k.decode(): v.decode("utf-8", "replace") for k, v in pairs(flat)}
+            for page in pages
+            for _, flat in reversed(page)
         ]
         return sorted(events, key=lambda event: int(event["at"]))[-limit:]
 

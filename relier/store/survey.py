@@ -210,11 +210,8 @@ class Survey:
     def owned(self, workers: Iterable[str]) -> dict[str, int]:
         """Return how many tasks each worker owns: those that run and those whose hooks do."""
         names = list(workers)
-        pipe = self._store.client.pipeline(transaction=False)
-        for worker in names:
-            for shard in range(SHARDS):
-                pipe.zcard(self._store.keys.shard(shard, worker)[-1])
-        counts = pipe.execute() if names else []
+        keys = [self._store.keys.shard(shard, worker)[-1] for worker in names for shard in range(SHARDS)]
+        counts = self._runner.commands(("ZCARD", key) for key in keys) if keys else []
         return {worker: sum(counts[i * SHARDS : (i + 1) * SHARDS]) for i, worker in enumerate(names)}
 
     def recorded_format(self) -> tuple[int, int] | None:
