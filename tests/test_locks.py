@@ -29,7 +29,7 @@ def store_of_the_test(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def in_task(task: str, fence: int) -> None:
     """Let the rest of the test be the code of a task's run."""
-    run: Any = SimpleNamespace(task_id=task, fence=fence)
+    run: Any = SimpleNamespace(task_id=task, actor_name="work", attempt=0, fence=fence, worker_id="w")
     current.set(run)
 
 
