@@ -222,7 +222,6 @@ WITHOUT_EFFECT = frozenset(
         "otel_enabled",
         "otel_exporter_otlp_endpoint",
         "metrics_addr",
-        "chaos_enabled",
     }
 )
 

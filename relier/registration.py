@@ -94,6 +94,7 @@ class Registration:
             "code": self.code,
             "subscribed": process.control.subscribed_as == process.identity,
             "checkpoints": self._checkpoints(),
+            "chaos": process.settings.chaos_enabled,
         }
 
     def _checkpoints(self) -> str:

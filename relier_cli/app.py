@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 import relier
 from relier.errors import RelierError
 from relier_cli import admin, admission, audit, config, dlq, doctor, queue, resurrector, tasks, worker
+from relier_cli.chaos import command as chaos
 from relier_cli.demo.command import demo
 from relier_cli.logs import log_for_people
 
@@ -51,6 +52,7 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(admission.app, name="admission")
 app.add_typer(admin.app, name="admin")
 app.add_typer(config.app, name="config")
+app.add_typer(chaos.app, name="chaos")
 
 
 def main() -> None:

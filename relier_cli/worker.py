@@ -42,6 +42,8 @@ class WorkerRow:
     uptime: float | None
     #: What it sweeps: `watch` is the watch over the fleet, the rest are shards.
     leases: list[str]
+    #: Whether its settings allow `rl chaos`.
+    chaos: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def fetch(store: Store, settings: Settings) -> Fleet:
             "tasks": owned[worker],
             "beats": seen.beats.get(worker, 0),
             "leases": sorted(slot for slot, holder in holders.items() if holder == worker),
+            "chaos": bool(fields.get("chaos")),
         }
         for worker, fields in everyone.items()
     ]

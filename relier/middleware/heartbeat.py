@@ -69,6 +69,8 @@ class Heartbeat(Middleware):
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)
         queue = worker.work_queue = RecoveryFirst(process.deferred)
         adapter.works_from(queue.take_out)
+        if settings.chaos_enabled:
+            _allow_chaos(broker, worker, process)
         consumed = worker.consumer_whitelist or {q_name(queue) for queue in broker.get_declared_queues()}
         self._takes_all = not worker.consumer_whitelist
         self._stopping = False
@@ -129,6 +131,14 @@ class Heartbeat(Middleware):
         code = drain.exit_code if process.stop() else KILLED
         if code and _owns_process(process):
             raise SystemExit(code)
+
+
+def _allow_chaos(broker: Broker, worker: Worker, process: WorkerProcess) -> None:
+    from relier.chaos.obedience import obey_chaos, take_part
+
+    obey_chaos(process)
+    if process.role == "worker":
+        take_part(broker, worker)
 
 
 def _owns_process(process: WorkerProcess) -> bool:

@@ -83,6 +83,10 @@ class Keys:
         """What every key of the namespace begins with."""
         return f"rl:{self.namespace}:"
 
+    def chaos(self, token: str) -> str:
+        """Return the key that holds the probes of one experiment of `rl chaos`."""
+        return f"{self._prefixes[0]}chaos:{token}"
+
     def group(self, group_id: str) -> str:
         return f"{self._prefixes[shard_of(group_id)]}grp:{group_id}"
 

@@ -12,7 +12,7 @@ from relier_cli.app import main
 from tests import processes, schemas, spawn
 from tests.cli.conftest import CommandLine, Tasks
 from tests.cli.populated import Populated
-from tests.cli.usage import ELSEWHERE, TAKE_ANY, UNKNOWN, WITHOUT_STORE, calls
+from tests.cli.usage import CALLS, ELSEWHERE, TAKE_ANY, UNKNOWN, VARIABLES, WITHOUT_STORE, calls
 from tests.processes import PATIENCE
 
 COMMANDS = sorted(schemas.commands())
@@ -72,8 +72,8 @@ def test_misuse_exits_2_with_a_hint(command: str, typed: Typed) -> None:
 def test_a_redis_that_is_away_exits_1_and_shows_neither_traceback_nor_password(
     command: str, rl: CommandLine, tasks: Tasks
 ) -> None:
-    line = Populated(rl, tasks).line(calls(command)[0]) + ["some-worker"] * (command in ELSEWHERE)
-    done = rl(*line, redis_url="redis://:s3cr3t@127.0.0.1:1/0")
+    line = Populated(rl, tasks).line(calls(command)[0]) + ["some-worker"] * (command in ELSEWHERE.keys() - CALLS.keys())
+    done = rl(*line, redis_url="redis://:s3cr3t@127.0.0.1:1/0", **VARIABLES.get(command.partition(" ")[0], {}))
     told = done.stdout + done.stderr
     assert done.returncode == 1, told
     assert "redis://:***@127.0.0.1:1/0" in told

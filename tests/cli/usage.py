@@ -25,13 +25,18 @@ CALLS: dict[str, list[str]] = {
     "admin reset-admission": ["--yes"],
     "admin purge-locks": ["--yes", "--completed --yes"],
     "config check-deploy": ["some_actors"],
+    "chaos worker-kill": ["--yes"],
 }
+
+#: Settings that a group's commands need, by the group.
+VARIABLES = {"chaos": {"chaos_enabled": "true"}}
 
 #: Commands that need living workers or servers of their own; where they are run, their JSON is checked as well.
 ELSEWHERE = {
     "demo": "tests/test_demo.py",
     "worker drain": "tests/cli/test_draining.py",
     "worker restart": "tests/cli/test_draining.py",
+    "chaos worker-kill": "tests/conformance/test_chaos.py",
 }
 
 #: Commands that ask no Redis, or one of their own.

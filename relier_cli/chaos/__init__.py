@@ -1,0 +1,1 @@
+"""`rl chaos`: break something on purpose, and see whether the promise holds."""
