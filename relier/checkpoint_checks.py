@@ -38,13 +38,17 @@ def checkpoint_check(store: Store) -> Check:
 
     def check(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
         if settings.checkpoint_backend == "filesystem":
-            yield from _folder(store, settings)
+            wrong = list(local_folder(settings))
+            yield from wrong or [_sharing(store, settings)]
             yield from _elsewhere(store)
 
     return check
 
 
-def _folder(store: Store, settings: Settings) -> Iterator[Finding]:
+def local_folder(settings: Settings) -> Iterator[Finding]:
+    """Tell what is wrong with the folder of checkpoints on this host; nothing where none is used."""
+    if settings.checkpoint_backend != "filesystem":
+        return
     folder = settings.checkpoint_dir
     if not folder.is_dir():
         fix = f"Make it on every host, writable for the workers' user: mkdir -m 700 {folder}."
@@ -56,8 +60,6 @@ def _folder(store: Store, settings: Settings) -> Iterator[Finding]:
     except OSError as error:
         message = f"RELIER_CHECKPOINT_DIR ({folder}) cannot be written to: {error.strerror}."
         yield Finding("error", "checkpoints", message, "Give it to the workers' user, or free space.")
-        return
-    yield _sharing(store, settings)
 
 
 def _sharing(store: Store, settings: Settings) -> Finding:

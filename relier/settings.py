@@ -202,7 +202,7 @@ class Settings(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         for name in values:
-            if name not in type(self).model_fields:
+            if name not in type(self).model_fields and name != "_env_file":
                 raise RelierConfigError(f"Unknown setting {name!r}{_did_you_mean(name, type(self).model_fields)}")
         try:
             super().__init__(**values)

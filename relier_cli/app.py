@@ -19,7 +19,6 @@ app = typer.Typer(
     name="rl",
     help="Relier for Dramatiq: every accepted task reaches exactly one recorded end.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

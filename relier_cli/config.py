@@ -1,4 +1,4 @@
-"""`rl config`: the settings in effect."""
+"""`rl config`: the settings in effect, whether they fit, and changing them."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr
 
-from relier.settings import PREFIX, Settings, get_settings, safe_url
+from relier.settings import ENV_FILE, PREFIX, Settings, get_settings, safe_url
+from relier_cli import config_set, config_validate
 from relier_cli.deploy_check import declared_actors, described, look_ahead, show_outlook
+from relier_cli.env_file import EnvFile, values
 from relier_cli.output import AsJson, print_json, print_text
+from relier_cli.variables import sources
 
-app = typer.Typer(help="The settings in effect.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """The settings in effect."""
+app = typer.Typer(help="Settings: show, check and change them.", no_args_is_help=True)
+app.command("validate")(config_validate.validate)
+app.command("set")(config_set.set_value)
 
 
 @app.command()
-def show(as_json: AsJson = False) -> None:
+def show(
+    origin: Annotated[
+        bool, typer.Option("--origin", help="Say where each comes from: environment, .env or default.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Print every setting, one NAME=value a line, with secrets masked. What is unset and has no default is empty.
 
-    Example: rl config show
+    Example: rl config show --origin
     """
-    values = masked(get_settings())
+    shown = masked(get_settings())
+    come = sources(values(EnvFile(Path(ENV_FILE)).text)) if origin else {}
     if as_json:
-        print_json(values)
-    else:
-        for name, value in values.items():
-            print_text(f"{name}={_as_variable(value)}")
+        print_json({name: {"value": value, "origin": come[name]} for name, value in shown.items()} if origin else shown)
+        return
+    for name, value in shown.items():
+        print_text(f"{name}={_as_variable(value)}{f'  # {come[name]}' if origin else ''}")
 
 
 @app.command("check-deploy")

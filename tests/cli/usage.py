@@ -26,6 +26,8 @@ CALLS: dict[str, list[str]] = {
     "admin purge-locks": ["--yes", "--completed --yes"],
     "config check-deploy": ["some_actors"],
     "chaos worker-kill": ["--yes"],
+    "config show": ["", "--origin"],
+    "config set": ["HEARTBEAT_TTL 20", "HEARTBEAT_TTL --unset"],
 }
 
 #: Settings that a group's commands need, by the group.
@@ -40,7 +42,7 @@ ELSEWHERE = {
 }
 
 #: Commands that ask no Redis, or one of their own.
-WITHOUT_STORE = {"demo", "config show"}
+WITHOUT_STORE = {"demo", "config show", "config set"}
 
 #: Arguments that name something which is not there.
 UNKNOWN: dict[str, str] = {
@@ -54,6 +56,7 @@ UNKNOWN: dict[str, str] = {
     "queue pause": "no-such-queue",
     "queue purge": "no-such-queue",
     "config check-deploy": "no_such_module",
+    "config set": "no_such_setting",
 }
 
 
