@@ -41,7 +41,12 @@ class Keys:
         """Return the keys of every shard that tell of tasks and limits, the own sets of `worker` included."""
         shards = range(SHARDS)
         more = [key for shard in shards for key in (*self.admission(shard)[:2], self.letters(shard), self.marks(shard))]
+        more += [key for shard in shards for key in (self.statistics(shard), self.statistics(shard, "all"))]
         return [key for shard in shards for key in self.shard(shard, worker)] + more
+
+    def statistics(self, shard: int, period: str = "") -> str:
+        """Return the hash of what was noted in the minutes that are running, of a period, or of all time (`all`)."""
+        return f"{self._prefixes[shard]}st" + (f":{period}" if period else "")
 
     def letters(self, shard: int) -> str:
         """Return the summaries of a shard's dead letters: task id -> a packed array (see `include/letters.lua`)."""

@@ -23,6 +23,7 @@ from relier.store.locks import Locks
 from relier.store.purging import Purges
 from relier.store.records import Record, parse_record
 from relier.store.scripts import load_all, script
+from relier.store.statistics import Statistics
 from relier.store.tasks import Tasks
 
 
@@ -47,6 +48,7 @@ class Store:
         self.admissions = Admissions(self.runner, self.keys)
         self.locks = Locks(self.runner, self.keys)
         self.purges = Purges(self.runner, self.keys, retention)
+        self.statistics = Statistics(self.runner, self.keys)
         self.durability = Durability(self.runner)
         self.custody = Custody(self.runner, self.durability)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -11,6 +12,7 @@ from typing import Any
 from relier.store import Store
 from relier.store.keys import CLOCKS
 from relier.store.scripts import Script
+from relier.store.statistics import SHORT
 
 _LOOK = """
 local records = {}
@@ -18,14 +20,27 @@ for _, id in ipairs(redis.call('HKEYS', REC)) do
   local rec = load(id)
   records[#records + 1] = { id, rec[STATE], int(rec[FENCE]), rec[OWNER], rec[STICKY] and 1 or 0,
     rec[SUSPECT] and 1 or 0, rec[ATTEMPT], rec[CRASHES], rec[OUTCOME], rec[FINGERPRINT],
-    rec[ALIKE], asked_to_end(rec) and 1 or 0, redis.call('HGET', REC, id) }
+    rec[ALIKE], asked_to_end(rec) and 1 or 0, redis.call('HGET', REC, id), rec[QUEUE] .. '\\n' .. rec[ACTOR] }
+end
+local noted = {}
+for _, hash in ipairs({ 'st:all', 'st' }) do
+  for i, packed in ipairs(redis.call('HGETALL', string.sub(REC, 1, -4) .. hash)) do
+    if i % 2 == 0 then
+      local entry = noted[#noted][1]
+      for code, n in pairs(cmsgpack.unpack(packed)) do
+        if code ~= 0 then noted[#noted + 1] = { entry, code, n } end
+      end
+    else
+      noted[#noted + 1] = { packed, 0, 0 }
+    end
+  end
 end
 local owned = {}
 for i = 2, #ARGV do owned[i - 1] = redis.call('ZRANGE', own_key(ARGV[i]), 0, -1) end
 return { records, redis.call('ZRANGE', DUE, 0, -1, 'WITHSCORES'), redis.call('ZRANGE', DLQ, 0, -1),
   redis.call('ZRANGE', DEAD, 0, -1), redis.call('HGETALL', META), owned, redis.call('ZRANGE', END, 0, -1),
   redis.call('HKEYS', string.sub(REC, 1, -4) .. 'letters'),
-  redis.call('HVALS', string.sub(REC, 1, -4) .. 'letters:by') }
+  redis.call('HVALS', string.sub(REC, 1, -4) .. 'letters:by'), noted }
 """
 
 
@@ -54,6 +69,8 @@ class Seen:
     identical: int
     is_cancelled: bool
     packed: bytes
+    #: Its queue and actor, as statistics name them.
+    entry: str = ""
 
 
 @dataclass(slots=True)
@@ -70,6 +87,8 @@ class Look:
     floors: dict[int, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     owned: dict[tuple[int, str], set[str]] = field(default_factory=dict)
+    #: The statistics of all time, by entry: each code's number.
+    noted: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
 
 def look(store: Store, shards: Iterable[int], workers: Iterable[str]) -> Look:
@@ -83,8 +102,8 @@ def look(store: Store, shards: Iterable[int], workers: Iterable[str]) -> Look:
 
 
 def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
-    records, due, letters, dead, meta, owned, remembered, summaries, kinds = reply
-    for task_id, state, fence, owner, sticky, suspect, attempt, crashes, outcome, prints, row, asked, packed in records:
+    records, due, letters, dead, meta, owned, remembered, summaries, kinds, noted = reply
+    for task_id, state, fence, owner, sticky, suspect, attempt, crashes, outcome, prints, row, asked, *kept in records:
         seen.records[task_id.decode()] = Seen(
             state.decode(),
             int(fence),
@@ -97,8 +116,12 @@ def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
             fingerprint=prints.decode(),
             identical=row,
             is_cancelled=bool(asked),
-            packed=packed,
+            packed=kept[0],
+            entry=kept[1].decode(),
         )
+    for entry, code, n in noted:
+        name = code.decode() if isinstance(code, bytes) else str(code)
+        seen.noted[entry.decode()][SHORT.get(name, name)] += n
     seen.due.update((task_id.decode(), int(float(at))) for task_id, at in zip(due[::2], due[1::2], strict=True))
     seen.letters |= {task_id.decode() for task_id in letters}
     seen.summaries |= {task_id.decode() for task_id in summaries}
@@ -139,7 +162,7 @@ def inconsistencies(seen: Look) -> list[str]:
         ("owned", set().union(*seen.owned.values())),
     ):
         found += [f"{task_id} is {what} without a record" for task_id in ids - seen.records.keys()]
-    return found + _miscounted(seen)
+    return found + _miscounted(seen) + _misnoted(seen)
 
 
 def _miscounted(seen: Look) -> list[str]:
@@ -155,4 +178,17 @@ def _miscounted(seen: Look) -> list[str]:
         found.append(f"{len(seen.letters)} dead letters, counted {letters}")
     if len(seen.letters) != seen.letters_counted:
         found.append(f"{len(seen.letters)} dead letters, but {seen.letters_counted} by kind")
+    return found
+
+
+def _misnoted(seen: Look) -> list[str]:
+    """The statistics say what the counters say, and everything accepted of a queue and actor is accounted for."""
+    noted = sum(seen.noted.values(), Counter[str]())
+    counted = {name: n for name, n in seen.counters.items() if noted[name] != n}
+    found = [f"counted {counted}, but noted {dict(noted)}"] if counted else []
+    unended = Counter(record.entry for record in seen.records.values() if record.state in "sr")
+    for entry, n in seen.noted.items():
+        ended = n["completed"] + n["discarded"] + n["dead"] - n["dlq_left"]
+        if n["accepted"] != ended + unended[entry]:
+            found.append(f"{unended[entry]} of {entry!r} have not ended, noted {dict(n)}")
     return found

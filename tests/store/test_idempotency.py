@@ -311,6 +311,9 @@ def test_an_owner_whose_end_was_missed_holds_nobody_up(desk: Desk) -> None:
     desk.client.hdel(f"rl:relier:{{{SHARD:02d}}}:rec", "a")
     desk.client.delete(f"rl:relier:{{{SHARD:02d}}}:own:w1")
     desk.client.hincrby(f"rl:relier:{{{SHARD:02d}}}:meta", "accepted", -1)
+    forget = "local c = cmsgpack.unpack(redis.call('HGET', KEYS[1], ARGV[1])) c[1] = c[1] - 1"
+    forget += " redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack(c))"
+    desk.client.eval(forget, 1, f"rl:relier:{{{SHARD:02d}}}:st", "default\nact")
 
     assert run(desk, "c", "w2")
 

@@ -22,6 +22,7 @@
 -- A call whose reply is lost has leased what nobody uses. A call that arrives late leases permits whose holder has given them up.
 -- The server's clock: set back, it goes on from where it was; set ahead, the window slides at once. No allow-oom: a producer's script.
 -- include clock
+-- include stats
 -- include window
 local now, name, limit, window = now_us(), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local wanted, needed, forced = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -52,10 +53,10 @@ for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. int(tim
   redis.call('HDEL', KEYS[1], old)
   redis.call('ZREM', KEYS[2], old)
 end
-local function count(field, by) if by ~= 0 then redis.call('HINCRBY', KEYS[3], field, int(by)) end end
 if string.sub(name, 1, 7) == 'global|' then
-  count('admitted', granted - returned + tonumber(ARGV[11]))
-  count('admission_rejected', tonumber(ARGV[12]))
-  count('admission_failed_open', tonumber(ARGV[13]))
+  local admitted, rejected, failed_open = granted - returned + tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+  if admitted ~= 0 then count(nil, 'admitted', admitted) end
+  if rejected > 0 then count(nil, 'admission_rejected', rejected) end
+  if failed_open > 0 then count(nil, 'admission_failed_open', failed_open) end
 end
 return { granted, (bucket + 1) * width - time, state[EPOCH], bucket, wait, state[SUM], now }

@@ -10,6 +10,7 @@
 -- A crash before it: the next beat repeats it. After it: a run like any other.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end
@@ -28,10 +29,10 @@ if rec and rec[STATE] == 'r' and rec[FENCE] == fence and rec[OWNER] == worker th
 if astray(id, rec, newer, worker, fence) ~= 'lost' then return 'refused' end
 if not rec then
   rec = new_record('r', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[10])
-  count('accepted')
+  count(rec, 'accepted')
 end
 if rec[STATE] == 'd' then
-  leave_dlq(id)
+  leave_dlq(id, rec)
   rec[OUTCOME] = ''
 end
 local protections = ARGV[11] ~= '' and cjson.decode(ARGV[11]) or {}
@@ -45,6 +46,6 @@ if fence > floor() then redis.call('HSET', META, 'floor', int(fence)) end
 redis.call('ZREM', DUE, id)
 redis.call('ZADD', OWN, ARGV[9], id)
 save(id, rec)
-count('adopted')
+count(rec, 'adopted')
 event(now, 'adopted', id, 'worker', worker, 'fence', int(fence))
 return 'adopted'

@@ -9,6 +9,7 @@
 -- A crash after it: claim refuses the dead worker here and takes over what it still owns.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end
@@ -29,11 +30,11 @@ redis.call('ZREMRANGEBYSCORE', DEAD, '-inf', '(' .. int(now - BURIED_KEPT))
 local function put_back_run(id, rec)
   if how == 'left' then
     remember_run(rec, worker, now, 'handed over')
-    count('handed_over')
+    count(rec, 'handed_over')
   elseif crashed(id, rec, now) then
     return 1
   else
-    count('resurrections')
+    count(rec, 'resurrections')
   end
   put_back(id, rec, now, AT_ONCE)
   return 0
@@ -48,7 +49,7 @@ local function bury_hooks(id, rec)
     set_due(id, AT_ONCE)
     return
   end
-  count('hooks_abandoned')
+  count(rec, 'hooks_abandoned')
   event(now, 'hooks abandoned', id, 'worker', worker)
   if rec[OUTCOME] == 'dead' then
     rec[STATE] = 'd'

@@ -10,13 +10,14 @@
 -- swept (see relier/checkpoint_sweep.py). No allow-oom: without memory it is refused before any write, and the one before stays.
 -- include clock
 -- include record
+-- include stats
 local now = now_us()
 local caller, id, fence, where, data = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local rec, newer = load(id)
 local stray = astray(id, rec, newer, caller, fence)
 if stray then return { stray } end
 if not rec or rec[STATE] ~= 'r' or rec[FENCE] ~= fence then
-  count('refused')
+  count(rec, 'refused')
   event(now, 'refused', id, 'worker', caller, 'fence', int(fence), 'what', 'checkpoint')
   return { 'refused' }
 end

@@ -23,6 +23,7 @@
 -- age (µs) as its second part: one that is old enough is on disk, whatever became of it last.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end
@@ -63,11 +64,11 @@ end
 -- Another task completed under its key: only the hooks are left to run. Those that need a result which was not kept cannot.
 local function repeat_of(owner)
   local kept = kept_result(owner)
-  count('idempotency_hits')
+  count(rec, 'idempotency_hits')
   if kept or key.needs ~= 1 then
     rec[OUTCOME], rec[RESULT] = 'completed', kept or ''
     if owner ~= id then refer_result(id, owner, key.res) end
-    count('completed')
+    count(rec, 'completed')
   else
     rec[GRANTED], rec[RESULT] = now, ''
     local why = 'The result under its idempotency key was not kept; its hooks need it.'
@@ -88,8 +89,26 @@ local function stand_aside()
   return { key.on ~= 'drop' and 'held' or 'settled' }
 end
 
+-- A new task is counted with its first run's wait, or by itself when it has no run.
+local is_new = false
+local function accept(...)
+  if is_new then count(rec, 'accepted', 1, ...) elseif ... then note(rec, ...) end
+  is_new = false
+end
+
+-- Notes what the run that begins now waited for.
+local function note_start()
+  local runs, ready = rec[RUNS] or {}, seen == 0 and tonumber(ARGV[16]) or 0
+  local last = runs[#runs]
+  if last and last[4] == 'crashed' then
+    note(rec, observed(RESURRECTIONS, now - last[3]))
+  end
+  if ready > 0 then accept(observed(WAITS, now - ready)) else accept() end
+end
+
 local function grant(verdict)
   if is_purged(rec, now, tonumber(ARGV[16])) then
+    accept()
     discard_task(id, rec, now, keep, 'purged', 'mark')
     save(id, rec)
     return { 'settled' }
@@ -103,12 +122,17 @@ local function grant(verdict)
     return { 'settled' }
   end
   if key then answer, owner = keys().ask(id, rec, key, now) end
+  if answer then accept() end
   if answer == 'completed' then return repeat_of(owner) end
   if answer == 'held' then return stand_aside() end
-  if job and rec[JOB] == '' and not jobs().join(id, rec, job, now, keep) then return { 'settled' } end
+  if job and rec[JOB] == '' then
+    accept()
+    if not jobs().join(id, rec, job, now, keep) then return { 'settled' } end
+  end
   if rec[REASON] == PUSHED then rec[REASON] = '' end
+  note_start()
   own('r')
-  if protections.unsigned then count('unsigned') end
+  if protections.unsigned then count(rec, 'unsigned') end
   return reply(verdict)
 end
 
@@ -134,7 +158,7 @@ if not rec then
   rec = new_record('s', now, ARGV[9], ARGV[10], max_crashes, tonumber(ARGV[11]), ARGV[12])
   rec[STICKY] = ARGV[7] == '1'
   if seen > 0 then event(now, 'unknown copy', id, 'fence', int(seen)) end
-  count('accepted')
+  is_new = true
   return grant('granted')
 end
 
@@ -142,7 +166,7 @@ local state = rec[STATE]
 if seen > rec[FENCE] and (state == 'r' or state == 's' or state == 'd') then
   event(now, 'store lost data', id, 'fence', int(seen))
   if state == 'd' then
-    leave_dlq(id)
+    leave_dlq(id, rec)
     rec[STATE], rec[OUTCOME] = 's', ''
   end
   rec[BODY] = ARGV[12]
@@ -157,7 +181,7 @@ if state == 'r' then
     return { 'settled', 0, rec[CRASHES] }
   end
   rec[STICKY] = true
-  count('resurrections')
+  count(rec, 'resurrections')
   if rec[SUSPECT] then return hold() end -- its copy's stamp does not say yet how alone it has to run
   return grant('taken-over')
 elseif state == 'h' then
@@ -165,7 +189,7 @@ elseif state == 'h' then
   if rec[OWNER] ~= '' and not buried(rec[OWNER]) then return refuse('busy') end
   rec[STICKY] = true
   own('h')
-  count('replays')
+  count(rec, 'replays')
   event(now, 'replay', id, 'worker', caller)
   return reply('replay')
 elseif state == 's' then

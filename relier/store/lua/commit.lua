@@ -16,6 +16,7 @@
 -- whoever finds the task completed finds it too, until it expires. So is its key: whoever waits for it is let go.
 -- include clock
 -- include record
+-- include stats
 -- include due_time
 -- include end
 -- include result
@@ -28,7 +29,7 @@ local protections = ARGV[8] ~= '' and cjson.decode(ARGV[8]) or {}
 
 local function finish(rec)
   if asked_to_end(rec) then rec[REASON] = '' end -- Too late.
-  count('completed')
+  count(rec, 'completed', 1, observed(RUN_TIMES, now - rec[GRANTED]))
   if protections.ok then note_success(rec[ACTOR], now, protections.ok) end
   if protections.res then keep_result(id, protections.marker or 'v' .. ARGV[6], protections.res) end
   if protections.key then keys().complete(id, protections.key, now) end
@@ -50,6 +51,6 @@ if rec and rec[FENCE] == fence then
   if rec[STATE] == 'r' then return finish(rec) end
   if rec[OUTCOME] == 'completed' then return 'accepted' end
 end
-count('refused')
+count(rec, 'refused')
 event(now, 'refused', id, 'worker', caller, 'fence', int(fence))
 return 'refused'

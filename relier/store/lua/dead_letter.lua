@@ -9,6 +9,7 @@
 -- the copy that comes back is acknowledged.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end
@@ -23,12 +24,12 @@ if newer or remembered(id) or (rec and rec[STATE] ~= 's') then return 'exists' e
 if not rec and tonumber(ARGV[8]) > 0 and tonumber(ARGV[8]) <= floor() then return 'exists' end -- settled and forgotten
 if not rec then
   rec = new_record('d', now, ARGV[3], ARGV[4], 0, tonumber(ARGV[9]), ARGV[7])
-  count('accepted')
+  count(rec, 'accepted')
 end
 if rec[ON_DEAD] == '' then rec[ON_DEAD] = ARGV[10] end
 rec[STATE], rec[FENCE], rec[RESULT], rec[STICKY] = 'd', next_fence(now, rec[FENCE]), ARGV[6], true
 to_dlq(id, rec, now, ARGV[5], failure_text(ARGV[6]))
-if ARGV[5] == 'PayloadIntegrityError' then count('integrity_failures') end
+if ARGV[5] == 'PayloadIntegrityError' then count(rec, 'integrity_failures') end
 leave_key(id, rec, now)
 save(id, rec)
 return 'dead'

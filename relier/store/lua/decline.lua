@@ -13,6 +13,7 @@
 -- Nothing keeps the next copy from the same worker, so a task that is declined again and again waits longer each time.
 -- include clock
 -- include record
+-- include stats
 -- include due_time
 -- include end
 
@@ -31,7 +32,7 @@ local function decline()
   rec[DECLINED] = before + 1
   put_back(id, rec, now, before == 0 and AT_ONCE or due_time(now) + math.min(LONGEST, AGAIN * 2 ^ math.min(before - 1, 20)))
   save(id, rec)
-  count('declined')
+  count(rec, 'declined')
   event(now, 'declined', id, 'worker', caller)
   return 'declined'
 end
@@ -40,7 +41,7 @@ if not rec then
   if remembered(id) or (seen > 0 and seen <= floor()) then return 'settled' end
   rec = new_record('s', now, ARGV[6], ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[8]), ARGV[9])
   rec[ON_DEAD] = ARGV[10]
-  count('accepted')
+  count(rec, 'accepted')
   return decline()
 end
 local state = rec[STATE]

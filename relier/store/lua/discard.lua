@@ -10,6 +10,7 @@
 -- A crash before it: the copy comes back and is judged again. A crash after it: the id is remembered, the copy finds it settled.
 -- include clock
 -- include record
+-- include stats
 -- include due_time
 -- include end
 -- include result
@@ -31,7 +32,7 @@ if not rec and tonumber(ARGV[9]) > 0 and tonumber(ARGV[9]) <= floor() then retur
 if not rec then
   rec = new_record('s', now, ARGV[7], ARGV[8], 0, 0, '')
   rec[FENCE] = next_fence(now, fence)
-  count('accepted')
+  count(rec, 'accepted')
 end
 reason = asked_to_end(rec) or reason
 leave_key(id, rec, now)
@@ -39,7 +40,6 @@ rec[REASON] = reason
 if ARGV[10] == '1' then rec[STICKY] = true end
 remember_end(id, rec, 'discarded', tonumber(ARGV[6]))
 save(id, rec)
-count('discarded')
-count('discarded:' .. reason)
+count_discarded(rec, reason)
 event(now, 'discarded', id, 'reason', reason, 'worker', caller)
 return 'discarded'

@@ -11,6 +11,7 @@
 --       (0, 1; 2: its next crash is its last), crashes, times published, queue, actor, payload version, body; age, 1 if the caller's time was taken into account (else it goes on counting)}
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end

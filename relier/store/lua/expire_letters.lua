@@ -9,6 +9,7 @@
 -- A released letter is none any more, and one that died again is young: its time is that of its last death.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end

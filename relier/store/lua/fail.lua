@@ -14,6 +14,7 @@
 -- does not count says nothing about the task, and neither breaks nor lengthens it.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end
@@ -28,7 +29,7 @@ local rec, newer = load(id)
 local stray = astray(id, rec, newer, caller, fence)
 if stray then return stray end
 if not rec or rec[FENCE] ~= fence then
-  count('refused')
+  count(rec, 'refused')
   event(now, 'refused', id, 'worker', caller, 'fence', int(fence))
   return 'refused'
 end
@@ -46,11 +47,11 @@ if ARGV[7] == '1' or verdict == 'dead' then
   local most = tonumber(ARGV[13] or '0')
   if verdict == 'retry' and most > 0 and rec[ALIKE] >= most and not asked_to_end(rec) then
     verdict = 'dead'
-    count('stopped_identical')
+    count(rec, 'stopped_identical')
     event(now, 'identical failures', id, 'times', rec[ALIKE], 'fingerprint', ARGV[10])
   end
 end
-count('failed')
+count(rec, 'failed', 1, observed(RUN_TIMES, now - rec[GRANTED]))
 if asked_to_end(rec) then
   end_as_asked(id, rec, now, ENDED_KEPT, caller)
   verdict = 'discarded'
@@ -58,7 +59,7 @@ elseif verdict == 'retry' then
   disown(id, rec)
   rec[STATE], rec[REASON], rec[PUBS], rec[NONCE] = 's', ARGV[9], 0, ''
   set_due(id, due_time(now) + tonumber(ARGV[6]))
-  count('retries')
+  count(rec, 'retries')
 else
   to_dlq(id, rec, now, ARGV[9], ARGV[12])
   leave_key(id, rec, now)

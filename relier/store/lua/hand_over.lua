@@ -9,6 +9,7 @@
 -- caller treats both replies alike: the run is no longer its own.
 -- include clock
 -- include record
+-- include stats
 local now = now_us()
 local caller, id, fence = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local rec, newer = load(id)
@@ -18,6 +19,6 @@ if not rec or rec[STATE] ~= 'r' or rec[FENCE] ~= fence then return 'refused' end
 remember_run(rec, caller, now, 'handed over', ARGV[5])
 put_back(id, rec, now, AT_ONCE)
 save(id, rec)
-count('handed_over')
+count(rec, 'handed_over')
 event(now, 'handed over', id, 'worker', caller)
 return 'handed-over'

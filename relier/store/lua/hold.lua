@@ -15,6 +15,7 @@
 -- A crash before it: nothing happened. After it: the mark is in the record; a released task is due.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end
@@ -41,7 +42,7 @@ if not rec then
     event(now, MARKED, id, 'by', who)
     return { 'marked' }
   end
-  count('accepted')
+  count(rec, 'accepted')
 end
 local state = rec[STATE]
 if state == 'r' then

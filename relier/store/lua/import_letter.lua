@@ -10,6 +10,7 @@
 -- is above every one that was presented. It has its job key, unless another task is known to have had that since. A crash before it: nothing happened. After it: it is a dead letter. Repeated, it answers `exists`.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include result
 local function take_job(id, digest, fence)
@@ -33,7 +34,7 @@ rec[ATTEMPT], rec[CRASHES], rec[FINGERPRINT], rec[RESULT] = tonumber(ARGV[9]), t
 rec[CHECKPOINT], rec[JOB] = ARGV[18] .. ARGV[19], ARGV[21]
 rec[RUNS], rec[GRANTED], rec[ALIKE] = #runs > 0 and runs, now, tonumber(ARGV[23])
 redis.call('ZREM', END, id)
-count('accepted')
+count(rec, 'accepted')
 to_dlq(id, rec, math.min(died, now), ARGV[7], #runs > 0 and runs[#runs][5] or nil)
 rec[ON_DEAD] = ARGV[20] -- not before: nobody is told again of a death that was told
 take_job(id, rec[JOB], fence)

@@ -8,6 +8,7 @@
 -- The grace doubles with every copy that nobody claimed. A crash before it: published again. After it: claimed, or due again.
 -- include clock
 -- include record
+-- include stats
 -- include due_time
 -- include lots
 -- include park
@@ -20,7 +21,7 @@ for i = 4, #ARGV, 2 do
     local grace = math.min(longest, first * 2 ^ rec[PUBS])
     rec[PUBS], rec[STICKY] = rec[PUBS] + 1, true
     if rec[STATE] == 's' and is_parked_for(rec[REASON]) then rec[REASON] = '' end
-    count('published')
+    count(rec, 'published')
     set_due(id, at + grace)
     save(id, rec)
     marked = marked + 1

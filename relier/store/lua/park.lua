@@ -10,6 +10,7 @@
 -- A crash before it: the records are due and looked at again. After it: parked, or dead; a repetition changes nothing more.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end

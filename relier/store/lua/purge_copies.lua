@@ -10,6 +10,7 @@
 -- task has ended and is counted, and its copy is removed by the next purge or found settled by whoever claims it. Repeated, it answers `ended`.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end
@@ -36,7 +37,7 @@ local function judge(id, seen, queue, actor, created)
   if only_tell then return 'purged' end
   if unknown then
     rec[FENCE] = next_fence(now, seen)
-    count('accepted')
+    count(rec, 'accepted')
   end
   discard_task(id, rec, now, keep, 'purged')
   save(id, rec)

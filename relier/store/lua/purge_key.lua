@@ -8,6 +8,7 @@
 -- it would have. A crash before it: nothing happened. After it: the key is free, or its next owner is due.
 -- include clock
 -- include record
+-- include stats
 -- include due_time
 -- include end
 -- include result

@@ -9,6 +9,7 @@
 -- answers `gone` and changes nothing.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end

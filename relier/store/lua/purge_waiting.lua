@@ -9,6 +9,7 @@
 -- ended, and a copy that was published finds them so.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end

@@ -11,6 +11,7 @@
 -- the time. A crash before it: the push did not return. After it: the older task has ended, and the record is due, whoever publishes.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include end
@@ -43,5 +44,5 @@ rec[FENCE], rec[STICKY], rec[JOB], rec[ON_DEAD] = next_fence(now), ARGV[6] == '1
 if ARGV[5] == '1' then rec[REASON] = PUSHED end
 save(id, rec)
 set_due(id, due_time(now) + tonumber(ARGV[4]))
-count('accepted')
+count(rec, 'accepted')
 return { 'taken', int(rank), superseded, owner }

@@ -10,6 +10,7 @@
 -- lost before. A crash before or after it changes nothing that the next beat does not repeat.
 -- include clock
 -- include record
+-- include stats
 local now = now_us()
 local worker, snapshot = ARGV[2], tonumber(ARGV[3])
 if buried(worker) then return { {}, {}, {}, {} } end
@@ -39,7 +40,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', OWN, '-inf', '(' .. int(snapshot
       remember_run(rec, worker, now, 'released')
       put_back(id, rec, now, AT_ONCE)
       save(id, rec)
-      count('released')
+      count(rec, 'released')
       event(now, 'released', id, 'worker', worker)
       released[#released + 1] = id
     elseif rec[STATE] == 'h' then

@@ -8,6 +8,7 @@
 -- and changes nothing: a letter that died again since has another time of death. It goes through without memory too: its first write removes.
 -- include clock
 -- include record
+-- include stats
 -- include letters
 -- include due_time
 -- include releasing

@@ -9,6 +9,7 @@
 -- not return. A crash after it: the record is due and any sweeper publishes it.
 -- include clock
 -- include record
+-- include stats
 -- include due_time
 local now = now_us()
 local id = ARGV[2]
@@ -18,5 +19,5 @@ rec[FENCE], rec[STICKY], rec[ON_DEAD] = next_fence(now), ARGV[4] == '1', ARGV[10
 if ARGV[11] == '1' then rec[EXEMPT] = now end
 save(id, rec)
 set_due(id, due_time(now) + tonumber(ARGV[3]))
-count('accepted')
+count(rec, 'accepted')
 return 'scheduled'

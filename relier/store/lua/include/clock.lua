@@ -1,8 +1,14 @@
--- The server's clock in whole microseconds. ARGV[1] replaces it in tests; '' means "ask the server".
+-- The server's clock in whole microseconds, the same throughout the script. ARGV[1] replaces it in tests; '' means "ask the server".
+local clock
 local function now_us()
-  if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
-  local t = redis.call('TIME')
-  return tonumber(t[1]) * 1000000 + tonumber(t[2])
+  if clock then return clock end
+  if ARGV[1] ~= '' then
+    clock = tonumber(ARGV[1])
+  else
+    local t = redis.call('TIME')
+    clock = tonumber(t[1]) * 1000000 + tonumber(t[2])
+  end
+  return clock
 end
 
 -- Lua's tostring and .. round microseconds; this does not.

@@ -11,7 +11,7 @@ end
 local function crashed(id, rec, now)
   local owner = rec[OWNER]
   remember_run(rec, owner, now, 'crashed')
-  count('crashes')
+  count(rec, 'crashes')
   rec[CRASHES] = rec[CRASHES] + 1
   rec[SUSPECT] = is_suspect(rec)
   event(now, 'crashed', id, 'worker', owner, 'fence', int(rec[FENCE]))

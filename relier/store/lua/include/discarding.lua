@@ -8,13 +8,12 @@
 -- A day (µs): for callers that are not told how long.
 local ENDED_KEPT = 86400000000
 local function discard_task(id, rec, now, keep, reason, who)
-  if rec[STATE] == 'd' then leave_dlq(id) end
+  if rec[STATE] == 'd' then leave_dlq(id, rec) end
   if rec[STATE] == 's' then leave_lot(id, rec) end -- Nobody may ever come who lets it out.
   leave_key(id, rec, now)
   rec[REASON] = reason
   remember_end(id, rec, 'discarded', keep)
-  count('discarded')
-  count('discarded:' .. reason)
+  count_discarded(rec, reason)
   if who then event(now, 'discarded', id, 'reason', reason, 'by', who) end
 end
 

@@ -77,8 +77,7 @@ local function meet_mark(id, rec, now, seen, queue, actor)
   end
   rec[QUEUE], rec[ACTOR], rec[OUTCOME], rec[REASON], rec[STICKY] = queue, actor, 'discarded', 'cancelled', true
   save(id, rec)
-  count('accepted')
-  count('discarded')
-  count('discarded:cancelled')
+  count(rec, 'accepted')
+  count_discarded(rec, 'cancelled')
   event(now, 'discarded', id, 'reason', 'cancelled', 'by', 'mark')
 end

@@ -69,14 +69,13 @@ local function keys()
     rec[REASON] = AWAITS_KEY
     put_back(id, rec, now, due_time(now) + LOOK_AGAIN)
     if redis.call('ZCARD', waiters) < WAITERS_KEPT then redis.call('ZADD', waiters, 'NX', int(now), id) end
-    count('duplicates_waited')
+    count(rec, 'duplicates_waited')
   end
 
   local function discard_duplicate(id, rec)
     rec[REASON] = 'duplicate'
     remember_end(id, rec, 'discarded', rec[TASK_KEYS][T_KEEP])
-    count('discarded')
-    count('discarded:duplicate')
+    count_discarded(rec, 'duplicate')
   end
 
   -- Lets a waiter be published: its claim finds what has become of the key, and it has hooks to run, or runs itself.
@@ -91,8 +90,8 @@ local function keys()
     rec[REASON] = ''
     if owner ~= id then refer_result(id, owner, rec[TASK_KEYS][T_RESULT]) end
     remember_end(id, rec, 'completed', rec[TASK_KEYS][T_KEEP])
-    count('completed')
-    count('idempotency_hits')
+    count(rec, 'completed')
+    count(rec, 'idempotency_hits')
     if ordinary(rec) then redis.call('HDEL', REC, id) else save(id, rec) end
   end
 

@@ -81,8 +81,8 @@ local function notify(id, rec, now)
   notice[FENCE], notice[STICKY] = next_fence(now), true
   save(notice_id, notice)
   set_due(notice_id, AT_ONCE)
-  count('accepted')
-  count('notices')
+  count(notice, 'accepted')
+  count(notice, 'notices')
   return notice_id
 end
 
@@ -94,7 +94,7 @@ local function to_dlq(id, rec, now, reason, message)
     count_kind(rec[QUEUE], rec[ACTOR], reason, 1)
   end
   redis.call('ZREM', DUE, id)
-  count('dead')
+  count(rec, 'dead', 1, 'dead:' .. reason, 1)
   local notice_id = rec[ON_DEAD] ~= '' and notify(id, rec, now)
   if notice_id then
     event(now, 'dead', id, 'reason', reason, 'told', notice_id)
@@ -103,7 +103,7 @@ local function to_dlq(id, rec, now, reason, message)
   end
 end
 
-local function leave_dlq(id)
+local function leave_dlq(id, rec)
   local packed = redis.call('HGET', LETTERS, id)
   if packed then
     local letter = cmsgpack.unpack(packed)
@@ -112,5 +112,5 @@ local function leave_dlq(id)
   end
   redis.call('ZREM', DLQ, id)
   if redis.call('EXISTS', DLQ) == 0 then redis.call('DEL', LETTERS_BY) end
-  count('dlq_left')
+  count(rec, 'dlq_left')
 end

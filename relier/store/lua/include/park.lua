@@ -16,7 +16,7 @@ local function enter_lot(id, rec, reason, at)
   redis.call('SADD', lots(), lot)
   if rec[STATE] == 's' and rec[REASON] ~= reason then
     rec[REASON] = reason
-    count('parked')
+    count(rec, 'parked')
     redis.call('ZADD', lot_key(lot), int(at), id)
   else
     redis.call('ZADD', lot_key(lot), 'NX', int(at), id)

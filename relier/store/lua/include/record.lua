@@ -74,8 +74,6 @@ local function is_current(rec, seen) return seen == rec[FENCE] or (seen == 0 and
 -- Whether the task has ended and its id is kept, be it with a record or without.
 local function remembered(id) return redis.call('ZSCORE', END, id) end
 
-local function count(field, by) redis.call('HINCRBY', META, field, by or 1) end
-
 local function event(now, kind, id, ...)
   redis.call('XADD', EV, 'MAXLEN', '~', EVENTS_KEPT, '*', 'at', int(now), 'event', kind, 'task', id, ...)
 end

@@ -6,7 +6,7 @@
 -- that changed nothing, after it the task is due. Needs record, letters, due_time.
 local function release_task(id, rec, now, who, how)
   if rec[STATE] == 'd' then
-    leave_dlq(id)
+    leave_dlq(id, rec)
     rec[ATTEMPT], rec[ALIKE], rec[OUTCOME] = 0, 0, ''
   end
   rec[REASON], rec[GRANTED], rec[EXEMPT] = '', now, now
