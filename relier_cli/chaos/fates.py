@@ -27,6 +27,8 @@ class Fate:
     ended: str | None = None
     #: Whether its end is that of the run on the worker that suffers.
     own_end: bool = False
+    #: The fence under which it ended.
+    end_fence: int = 0
 
     @property
     def settled(self) -> bool:
@@ -97,7 +99,7 @@ class Fates:
     def _note_end(self, fate: Fate, record: Record) -> None:
         if record.state in ("s", "r"):
             return
-        fate.ended = record.outcome
+        fate.ended, fate.end_fence = record.outcome, record.fence
         fate.own_end = record.fence == fate.fence and record.outcome == "completed"
         self._steps.note(f"{_named(fate)} ended: {record.outcome}")
 
@@ -124,6 +126,25 @@ class Fates:
             *_finding("ended by the word of a worker that had lost it", [f for f in self.all.values() if f.strange]),
             *_finding("did not complete", [f for f in self.suffered if f.probe and f.ended not in (None, "completed")]),
         ]
+
+    def undone(self) -> list[str]:
+        """Return a finding when what had ended has another end now."""
+        ended = [fate for fate in self.all.values() if fate.end_fence]
+        now = self._records(fate.task for fate in ended)
+        seen = {task_id: (record.outcome, record.fence) for task_id, record in now.items() if record is not None}
+        as_it_was = ((fate, (fate.ended, fate.end_fence)) for fate in ended)
+        return _finding(
+            "have another end than they had", [f for f, end in as_it_was if seen.get(f.task.task_id, end) != end]
+        )
+
+    def refused(self) -> int:
+        """Return how many late reports of the worker the store refused, of these tasks."""
+        events = (
+            event
+            for fate in self.all.values()
+            for event in self._stage.survey.events_of(fate.task.task_id, fate.task.shard)
+        )
+        return sum(event["event"] == "refused" and event.get("worker") == self._worker for event in events)
 
     def slowest(self, zero: float) -> float | None:
         """Return after how many seconds the last of them ran again."""

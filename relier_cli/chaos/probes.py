@@ -25,6 +25,8 @@ from relier_cli.opening import who
 BUSY_WITHIN = 30.0
 #: Most probes that are pushed, and how long (s) after some the next are: another worker may have fetched them all.
 MOST, AGAIN_AFTER = 1000, 0.5
+#: How long (s) probes get to end by themselves; what is left is cancelled.
+END_WITHIN = 1.0
 #: How often (s) the store is looked at.
 LOOK = 0.02
 
@@ -49,6 +51,9 @@ class Probes:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
             self.holding.release()
+            end = time.monotonic() + END_WITHIN
+            while self._unended() and time.monotonic() < end:
+                time.sleep(LOOK)
             for task_id in self._unended():
                 cancel_task(self._stage.store, task_id, who(), self.places[task_id])
         except UNAVAILABLE:
@@ -59,6 +64,7 @@ class Probes:
         """Push probes until the worker runs one, or is full, and keep them there alone. Returns what it runs."""
         threads = sum(int(told.get("threads") or 1) for told in willing.values())
         end, pushed = time.monotonic() + BUSY_WITHIN, 0.0
+        self.holding.hold()
         while not self._has_its_share(worker, int(willing.get(worker, {}).get("threads") or 1)):
             if time.monotonic() > end:
                 raise RelierError(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from relier_cli.chaos.death import Death
 from relier_cli.chaos.fates import Fates
 from relier_cli.chaos.probes import Probes
 from relier_cli.chaos.stage import Stage, Watch, Within, Yes, opened_stage
@@ -55,7 +56,7 @@ def experiment(stage: Stage, victim: Victim, steps: Steps, within: float) -> Ver
         stage.ask(dead, KILL)
         steps.note(f"worker {dead} was told to kill itself; it runs {number(len(fates.all), 'task')}")
         fates.add(probes.running_on(dead))
-        told = Death(stage, dead, steps)
+        told = Death(stage, dead, victim.told, steps)
 
         def is_over() -> bool:
             probes.holding.keep()
@@ -81,22 +82,3 @@ def experiment(stage: Stage, victim: Victim, steps: Steps, within: float) -> Ver
         "tasks": fates.data(zero),
     }
     return Verdict("worker-kill", held, steps, findings, details)
-
-
-class Death:
-    """When a worker was gone, and when the fleet knew; seconds after the experiment's zero."""
-
-    def __init__(self, stage: Stage, worker: str, steps: Steps) -> None:
-        self._fleet = stage.store.fleet
-        self._worker = worker
-        self._steps = steps
-        self.gone: float | None = None
-        self.declared: float | None = None
-
-    def look(self) -> None:
-        if self.gone is None and not self._fleet.present([self._worker])[self._worker]:
-            self.gone = self._steps.now
-            self._steps.note("its control channel is silent")
-        if self.declared is None and self._worker not in self._fleet.workers():
-            self.declared = self._steps.now
-            self._steps.note("it is declared dead")

@@ -28,6 +28,7 @@ CALLS: dict[str, list[str]] = {
     "chaos worker-kill": ["--yes"],
     "config show": ["", "--origin"],
     "config set": ["HEARTBEAT_TTL 20", "HEARTBEAT_TTL --unset"],
+    "chaos network-partition": ["--yes"],
 }
 
 #: Settings that a group's commands need, by the group.
@@ -39,6 +40,7 @@ ELSEWHERE = {
     "worker drain": "tests/cli/test_draining.py",
     "worker restart": "tests/cli/test_draining.py",
     "chaos worker-kill": "tests/conformance/test_chaos.py",
+    "chaos network-partition": "tests/conformance/test_chaos.py",
 }
 
 #: Commands that ask no Redis, or one of their own.
