@@ -221,7 +221,6 @@ WITHOUT_EFFECT = frozenset(
     {
         "otel_enabled",
         "otel_exporter_otlp_endpoint",
-        "metrics_addr",
     }
 )
 

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from dramatiq import Broker, Worker
@@ -27,6 +27,9 @@ from relier.installation import install, installation_of
 from relier.queues import RESURRECTOR_QUEUE
 from relier.settings import Settings
 from relier.sweeper import Sweeper, sweep_until
+
+if TYPE_CHECKING:
+    from relier.exporter import Exporter
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +116,20 @@ def run_resurrector(broker: Broker, settings: Settings) -> None:
     ending = Ending(resurrector, settings.graceful_shutdown_timeout)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, ending.handle)
+    exporter = _metrics(resurrector, settings)
     resurrector.run()
+    if exporter is not None:
+        exporter.stop()
     ending.done()
+
+
+def _metrics(resurrector: Resurrector, settings: Settings) -> Exporter | None:
+    """Serve metrics beside the sweep, where that is wished for."""
+    if settings.metrics_addr is None:
+        return None
+    from relier.exporter import serve_beside
+
+    return serve_beside(resurrector.installation.store, resurrector.broker, settings)
 
 
 class Ending:

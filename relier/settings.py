@@ -244,7 +244,7 @@ class Settings(BaseSettings):
     @field_validator("redis_sentinel_nodes", mode="before")
     @classmethod
     def _sentinel_nodes(cls, value: Any) -> Any:
-        return tuple(_address(node) for node in _split(value)) if isinstance(value, str) else value
+        return tuple(parse_address(node) for node in _split(value)) if isinstance(value, str) else value
 
     @field_validator("signing_keys")
     @classmethod
@@ -257,7 +257,7 @@ class Settings(BaseSettings):
     @classmethod
     def _metrics_addr(cls, value: str | None) -> str | None:
         if value is not None:
-            _address(value, host_needed=False)
+            parse_address(value, host_needed=False)
         return value
 
     @field_validator("otel_exporter_otlp_endpoint")
@@ -300,7 +300,8 @@ def _checked_url(url: str | None, schemes: tuple[str, ...]) -> str | None:
     return url
 
 
-def _address(text: str, host_needed: bool = True) -> Address:
+def parse_address(text: str, host_needed: bool = True) -> Address:
+    """Return host ('' for none) and port. Raises `ValueError`."""
     match = _ADDRESS.match(text)
     if not match or (host_needed and not match["host"]) or not 0 < int(match["port"]) < 65_536:
         raise ValueError

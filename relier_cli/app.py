@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 import relier
 from relier.errors import RelierError
-from relier_cli import admin, admission, audit, config, dlq, doctor, queue, resurrector, tasks, worker
+from relier_cli import admin, admission, audit, config, dlq, doctor, metrics, queue, resurrector, tasks, worker
 from relier_cli.chaos import command as chaos
 from relier_cli.demo.command import demo
 from relier_cli.logs import log_for_people
@@ -43,6 +43,7 @@ def _root(
 app.command()(demo)
 app.command()(doctor.doctor)
 app.command()(audit.audit)
+app.command()(metrics.metrics)
 app.command()(resurrector.run_resurrector)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(worker.app, name="worker")

@@ -9,6 +9,7 @@
 `rabbitmq`          the session's shared RabbitMQ; never hurt it, but cut its connections as you like
 `vhost`             the URL of a virtual host in it, of this test alone
 `private_rabbitmq`  a factory of RabbitMQ servers that the test may hurt; each takes seconds to start
+`prometheus`        a Prometheus of this module's own, not started, and its promtool
 `faketime`          the library that moves the clock of a process that preloads it
 """
 
@@ -29,6 +30,7 @@ from relier.settings import Settings, reset_settings
 from tests import sources, spawn
 from tests.account import Account
 from tests.servers import RabbitmqServer, RedisServer, Server
+from tests.servers.prometheus import Prometheus
 
 _account = pytest.StashKey[Account]()
 
@@ -201,6 +203,17 @@ def faketime(request: pytest.FixtureRequest) -> Path:
         return sources.faketime()
     except sources.Unavailable as error:
         skip(request, error)
+
+
+@pytest.fixture(scope="module")
+def prometheus(request: pytest.FixtureRequest) -> Iterator[Prometheus]:
+    try:
+        found = sources.prometheus()
+    except sources.Unavailable as error:
+        skip(request, error)
+    request.config.stash[_account].used["prometheus"] = found.description
+    yield found
+    found.close()
 
 
 @pytest.hookimpl(wrapper=True)

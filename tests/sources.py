@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from relier.urls import safe_url
 from tests.servers import RabbitmqServer, RedisServer
+from tests.servers.prometheus import Prometheus
 from tests.servers.rabbitmq_servers import (
     RABBITMQ_IMAGE,
     RABBITMQ_URL_VARIABLE,
@@ -65,7 +66,7 @@ class Unavailable(Exception):
 #: Kinds of servers that can be a store.
 STORES = ("embedded", "redis")
 #: Everything that tests ask for.
-KINDS = (*STORES, "rabbitmq", "faketime")
+KINDS = (*STORES, "rabbitmq", "faketime", "prometheus")
 
 
 def sources(kind: str) -> list[Source]:
@@ -75,6 +76,7 @@ def sources(kind: str) -> list[Source]:
         "redis": _redis_sources,
         "rabbitmq": _rabbitmq_sources,
         "faketime": _faketime_sources,
+        "prometheus": _prometheus_sources,
     }[kind]()
 
 
@@ -91,6 +93,11 @@ def start_rabbitmq(config: Mapping[str, str] | None = None, private: bool = Fals
 def faketime() -> Path:
     """Return the library that moves the clock of a process that preloads it. Raises `Unavailable`."""
     return cast("Path", _start("faketime", None, False))
+
+
+def prometheus() -> Prometheus:
+    """Return a Prometheus that is not started, and its promtool. Raises `Unavailable`."""
+    return cast("Prometheus", _start("prometheus", None, False))
 
 
 def _start(kind: str, config: Mapping[str, str] | None, private: bool) -> Any:
@@ -112,6 +119,7 @@ MISSING = {
     "redis": f"no {REDIS_URL_VARIABLE}, no Docker engine, no redis-server >= 7 on PATH",
     "rabbitmq": f"no {RABBITMQ_URL_VARIABLE}, no Docker engine, no rabbitmq-server on PATH",
     "faketime": "the library libfaketime is not installed",
+    "prometheus": "no prometheus and promtool on PATH",
 }
 
 
@@ -156,6 +164,13 @@ def _faketime_sources() -> list[Source]:
     folders = [folder for pattern in _FAKETIME_FOLDERS for folder in sorted(Path("/").glob(pattern[1:]))]
     libraries = [folder / name for folder in folders for name in _FAKETIME_NAMES if (folder / name).exists()]
     return [Source(str(library), partial(lambda library, _: library, library)) for library in libraries[:1]]
+
+
+def _prometheus_sources() -> list[Source]:
+    server, tool = shutil.which("prometheus"), shutil.which("promtool")
+    if not server or not tool:
+        return []
+    return [Source(server, lambda _: Prometheus(server, tool))]
 
 
 @cache

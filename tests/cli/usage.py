@@ -29,6 +29,7 @@ CALLS: dict[str, list[str]] = {
     "config show": ["", "--origin"],
     "config set": ["HEARTBEAT_TTL 20", "HEARTBEAT_TTL --unset"],
     "chaos network-partition": ["--yes"],
+    "metrics": ["--once"],
 }
 
 #: Settings that a group's commands need, by the group.

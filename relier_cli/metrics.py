@@ -1,0 +1,105 @@
+"""`rl metrics`: the Prometheus endpoint of the whole fleet, or its page once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from itertools import accumulate
+from typing import Annotated, Any
+
+import typer
+
+from relier.collecting import Collection
+from relier.exporter import DEFAULT_ADDRESS, Exporter, listening_address
+from relier.logging import configure_logging, get_logger
+from relier.measures import Sheet, Value
+from relier.metric_table import METRICS
+from relier.metrics import Metrics
+from relier.settings import get_settings
+from relier.store import get_store
+from relier.store.statistics import BOUNDS, Histogram
+from relier_cli.application import application
+from relier_cli.opening import opened_store
+from relier_cli.output import print_json
+
+log = get_logger(__name__)
+
+
+def metrics(
+    addr: Annotated[
+        str | None,
+        typer.Option(help=f"host:port, or :port. Default: RELIER_METRICS_ADDR, else {DEFAULT_ADDRESS}."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print the page once, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the page tells as JSON, and end.")] = False,
+) -> None:
+    """Serve the metrics of store, broker and fleet for Prometheus, at /metrics, until SIGTERM or Ctrl-C.
+
+    One such process tells of all workers. It serves while Redis is away, too, and says so: relier_up is 0.
+
+    Example: rl metrics --addr :9192
+    """
+    if once or as_json:
+        _print(as_json)
+    else:
+        _serve(addr)
+
+
+def _print(as_json: bool) -> None:
+    settings = get_settings()
+    known = application(settings)
+    with opened_store(settings) as store:
+        store.runner.command("PING")  # Else what is wrong would be one line among many.
+        collection = Collection(store, known.broker, settings)
+        collection.reckon_burns()
+        sheet = collection.sheet()
+    if as_json:
+        print_json(as_data(sheet))
+    else:
+        typer.echo(Metrics(lambda: sheet).page()[0].decode(), nl=False)
+
+
+def as_data(sheet: Sheet) -> dict[str, Any]:
+    """Return each family that has samples; histograms with the cumulative counts of their buckets."""
+    told = [metric for metric in METRICS if metric.name in sheet.samples]
+    return {
+        "metrics": [
+            {
+                "name": metric.name,
+                "type": metric.type,
+                "help": metric.help,
+                "samples": [
+                    {"labels": dict(zip(metric.labels, labels, strict=True)), "value": _value(value)}
+                    for labels, value in sheet.samples[metric.name]
+                ],
+            }
+            for metric in told
+        ]
+    }
+
+
+def _value(value: Value) -> Any:
+    if not isinstance(value, Histogram):
+        return float(value)
+    buckets = zip((*BOUNDS, None), accumulate(value.counts), strict=True)
+    return {"count": value.count, "sum": value.sum, "buckets": [{"le": le, "count": n} for le, n in buckets]}
+
+
+def _serve(addr: str | None) -> None:
+    settings = get_settings()
+    address = listening_address(addr or settings.metrics_addr or DEFAULT_ADDRESS)
+    configure_logging(settings)
+    known = application(settings)
+    for line in known.trouble:
+        log.warning(line)
+    store = get_store(settings)
+    exporter = Exporter(store, known.broker, settings, address)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    exporter.start()
+    host, port = exporter.address
+    log.info("Serving metrics.", address=f"{host}:{port}")
+    ended.wait()
+    exporter.stop()
+    store.close()
