@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,8 +20,6 @@ from relier.store import Store
 
 logger = logging.getLogger(__name__)
 
-#: Where the endpoint listens when nothing else is said.
-DEFAULT_ADDRESS = "127.0.0.1:9192"
 #: A client that says nothing for so long (s) is left: longer than Prometheus waits between two scrapes.
 PATIENCE = 60.0
 
@@ -89,12 +88,8 @@ class Exporter:
     def start(self) -> None:
         """Answer from now on, on threads of its own."""
         self._burning.start()
-        threading.Thread(target=self._server.serve_forever, (LOOK,), name="relier-exporter", daemon=True).start()
-
-    def serve(self) -> None:
-        """Answer until `stop`."""
-        self._burning.start()
-        self._server.serve_forever(LOOK)
+        serve = partial(self._server.serve_forever, LOOK)
+        threading.Thread(target=serve, name="relier-exporter", daemon=True).start()
 
     def stop(self) -> None:
         """Answer no more; returns when nothing is read any more. Not from the thread that serves."""

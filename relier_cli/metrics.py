@@ -9,12 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from relier.collecting import Collection
-from relier.exporter import DEFAULT_ADDRESS, Exporter, listening_address
 from relier.logging import configure_logging, get_logger
 from relier.measures import Sheet, Value
 from relier.metric_table import METRICS
-from relier.metrics import Metrics
 from relier.settings import get_settings
 from relier.store import get_store
 from relier.store.statistics import BOUNDS, Histogram
@@ -23,6 +20,9 @@ from relier_cli.opening import opened_store
 from relier_cli.output import print_json
 
 log = get_logger(__name__)
+
+#: Where the endpoint listens when nothing else is said.
+DEFAULT_ADDRESS = "127.0.0.1:9192"
 
 
 def metrics(
@@ -46,6 +46,9 @@ def metrics(
 
 
 def _print(as_json: bool) -> None:
+    from relier.collecting import Collection
+    from relier.metrics import Metrics
+
     settings = get_settings()
     known = application(settings)
     with opened_store(settings) as store:
@@ -86,6 +89,8 @@ def _value(value: Value) -> Any:
 
 
 def _serve(addr: str | None) -> None:
+    from relier.exporter import Exporter, listening_address
+
     settings = get_settings()
     address = listening_address(addr or settings.metrics_addr or DEFAULT_ADDRESS)
     configure_logging(settings)
