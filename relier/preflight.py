@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -163,13 +164,10 @@ def _eviction(client: redis.Redis, _: Settings) -> Iterator[Finding]:
 
 
 def _eviction_policy(client: redis.Redis) -> str | None:
-    try:
-        policy = client.config_get("maxmemory-policy").get("maxmemory-policy")
-        if policy:
-            return str(policy)
-    except redis.ResponseError:
-        pass  # managed servers forbid CONFIG
     policy = client.info("memory").get("maxmemory_policy")
+    if not policy:
+        with contextlib.suppress(redis.ResponseError):  # Managed servers forbid it.
+            policy = client.config_get("maxmemory-policy").get("maxmemory-policy")
     return str(policy) if policy else None
 
 

@@ -136,7 +136,7 @@ def order(store: Store, worker: str, what: str, wait: bool, timeout: float | Non
 def _answers(store: Store, worker: str, what: str) -> bool:
     """Ask until somebody listens, then wait for the answer, which is another state."""
     order = {"type": what, "by": who()}
-    heard = _until(lambda: store.fleet.tell(worker, order) or _state(store, worker) == "ended", ANSWER)
+    heard = _until(lambda: store.fleet.order(worker, order) or _state(store, worker) == "ended", ANSWER)
     return heard and _until(lambda: _state(store, worker) != "alive", ANSWER)
 
 

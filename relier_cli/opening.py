@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from redis.exceptions import RedisError
+
 from relier.errors import StoreUnavailableError
 from relier.people import somebody
 from relier.preflight import place
 from relier.settings import Settings, get_settings
 from relier.store import Store, get_store
 from relier.store.connection import UNAVAILABLE
+from relier.store.permissions import explained
 
 
 @contextmanager
@@ -26,6 +29,8 @@ def opened_store(settings: Settings | None = None) -> Iterator[Store]:
         reason = " ".join(str(error).split()) or type(error).__name__
         text = f"Relier cannot reach Redis ({place(store.client, settings)}). {reason}"
         raise StoreUnavailableError(text) from None
+    except RedisError as error:
+        raise explained(error, store.client) from None
     finally:
         store.close()
 

@@ -56,6 +56,11 @@ class Busy(NamedTuple):
     longest: float  #: seconds that the longest of them has run
 
 
+def pass_gate(runner: ScriptRunner, keys: Keys) -> None:
+    """Begin what only an operator may do, where no script asks. Raises `RefusedError` for everybody else."""
+    runner.command("EXISTS", keys.gate(0))
+
+
 def _pairs(flat: Iterable[Any]) -> dict[str, str]:
     parts = [part.decode() if isinstance(part, bytes) else str(part) for part in flat]
     return dict(zip(parts[::2], parts[1::2], strict=True))
@@ -235,6 +240,11 @@ class Fleet:
         """Send a control message; False when nobody listens."""
         publish, text = self._runner.channels.publish, json.dumps({"v": 1, **message})
         return bool(self._runner.command(publish, self._keys.control(worker), text))
+
+    def order(self, worker: str, message: dict[str, Any]) -> bool:
+        """Send a control message that only an operator may send; False when nobody listens. See `Keys.gate`."""
+        pass_gate(self._runner, self._keys)
+        return self.tell(worker, message)
 
     def tell_all(self, message: dict[str, Any]) -> None:
         """Send a control message to every process of the fleet; who does not listen misses it."""

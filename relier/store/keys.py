@@ -77,7 +77,7 @@ class Keys:
 
         Nothing is ever kept there. Where Redis knows Relier's roles (redis/users.acl), only the operator may touch it.
         """
-        return f"{self._prefixes[shard]}gate"
+        return f"{self._prefixes[shard]}@gate"
 
     def lock(self, key: str) -> str:
         """Return the key of an idempotency lock."""

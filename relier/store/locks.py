@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from relier.store.connection import ScriptRunner
+from relier.store.fleet import pass_gate
 from relier.store.keys import SHARDS, Keys, shard_of
 from relier.store.scripts import script
 from relier.store.verdicts import milliseconds
@@ -64,6 +65,7 @@ class Locks:
 
         Returns how many locks and how many keys.
         """
+        pass_gate(self._runner, self._keys)
         locks = sum(self._free_lock(name, completed) for name in self._names("lock"))
         keys = sum(self._free_key(name, completed) for name in self._names("idem"))
         return locks, keys

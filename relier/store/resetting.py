@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from relier.store.connection import ScriptRunner
+from relier.store.fleet import pass_gate
 from relier.store.keys import SHARDS, Keys
 
 #: About how many keys one call looks at, and how many are unlinked at once.
@@ -22,6 +23,7 @@ class Resetting:
 
     def __init__(self, runner: ScriptRunner, keys: Keys) -> None:
         self._runner = runner
+        self._keys = keys
         # The namespace `a:b` begins like a namespace `a`: a shard's number has to follow.
         numbers = "|".join(f"{shard:02d}" for shard in range(SHARDS))
         self._ours = re.compile(rf"{re.escape(keys.prefix)}\{{(?:{numbers})\}}:".encode())
@@ -33,6 +35,7 @@ class Resetting:
         Killed in between, it is repeated. What is written meanwhile may stay.
         """
         removed = 0
+        pass_gate(self._runner, self._keys)
         for page in self._pages():
             removed += sum(self._runner.commands(("UNLINK", name) for name in page))
         return removed
