@@ -26,6 +26,7 @@ from relier.server_clock import ServerClock
 from relier.settings import Settings
 from relier.store.admissions import Admissions, Limit, Report, parse_lease
 from relier.store.quick_line import QuickLine
+from relier.store.quick_lines import QuickLines
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Admission:
         shared: Callable[[], bool],
         depth: Callable[[str], int | None],
     ) -> None:
+        self._settings = settings
         self._limits = Limits(broker, settings)
         self._client = client
         self._admissions = admissions
@@ -90,8 +92,8 @@ class Admission:
         self._warned = float("-inf")
 
     @cached_property
-    def _line(self) -> QuickLine:
-        return QuickLine(self._client)
+    def _line(self) -> QuickLine | QuickLines:
+        return QuickLines(self._client) if self._settings.redis_use_cluster else QuickLine(self._client)
 
     @cached_property
     def _patience(self) -> float:

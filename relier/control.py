@@ -92,9 +92,12 @@ class ControlChannel(threading.Thread):
 
     def _listen(self) -> None:
         identity = self._identity()
+        generation = self._store.runner.generation
         connection = self._connect(identity)
         heard = time.monotonic()
         while not self._stopped.is_set() and self._identity() == identity:
+            if generation != self._store.runner.generation:
+                generation = self._see_itself(identity, generation)
             if connection.can_read(timeout=0.25):
                 self._receive(connection.read_response())
                 heard = time.monotonic()
@@ -103,10 +106,26 @@ class ControlChannel(threading.Thread):
             elif time.monotonic() - heard > self._probe_after:
                 connection.send_command("PING", check_health=False)
 
+    def _see_itself(self, identity: str, seen_in: int) -> int:
+        """See that this subscription is where others look for it: its server may live on as a replica, or be cut off.
+
+        Returns the generation of the store's connections in which it was seen last. Raises `ConnectionError` when it is
+        not there.
+        """
+        generation = self._store.runner.generation
+        try:
+            present = self._store.fleet.present([identity])[identity]
+        except UNAVAILABLE:
+            return seen_in
+        if not present:
+            raise redis.ConnectionError("The subscription is at a server that is no longer asked.")
+        return generation
+
     def _connect(self, identity: str) -> Any:
         pool = self._store.client.connection_pool
         connection: Any = pool.connection_class(**pool.connection_kwargs)
         self._connection = connection
+        connection.connect()  # Sending would connect as well, but to no place that Sentinels or a Cluster name.
         connection.send_command(self._store.runner.channels.subscribe, self._store.keys.control(identity))
         connection.read_response()
         self.subscribed_as = identity

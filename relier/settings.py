@@ -288,6 +288,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _broker_is_one_server(self) -> Settings:
+        several = self.broker_url and self.broker_url.startswith(REDIS_SCHEMES) and len(servers_of(self.broker_url)) > 1
+        if several and not (self.redis_use_cluster and self.broker_url == self.redis_url):
+            raise ValueError(
+                "RELIER_BROKER_URL names several servers: unset it for the store's Redis Cluster, or name one server."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _signatures_can_be_verified(self) -> Settings:
         if self.signing_required and self.signing_keys is None:
             raise ValueError("RELIER_SIGNING_REQUIRED=true needs RELIER_SIGNING_KEYS (name:secret,…).")

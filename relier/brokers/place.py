@@ -10,6 +10,8 @@ from typing import Any
 import redis
 from redis.sentinel import SentinelConnectionPool
 
+from relier.store.topology import SlotPool
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,6 +46,8 @@ class Place:
 def address(client: redis.Redis) -> tuple[Any, ...]:
     """Return where a client's server is, databases aside: those are saved and lost together."""
     pool = client.connection_pool
+    if isinstance(pool, SlotPool):
+        return "cluster", *sorted(pool.topology.seeds)
     if isinstance(pool, SentinelConnectionPool):
         sentinels = (s.connection_pool.connection_kwargs for s in pool.sentinel_manager.sentinels)
         return pool.service_name, *sorted((str(k.get("host")), int(k.get("port", 26379))) for k in sentinels)
@@ -57,7 +61,9 @@ def redis_place(client: Any, namespace: str) -> Place:
         return Place("redis", f"? {namespace}")
     found = address(client)
     tail = f"/{client.connection_pool.connection_kwargs.get('db') or 0} {namespace}"
-    if isinstance(client.connection_pool, SentinelConnectionPool):
+    if isinstance(client.connection_pool, SlotPool):
+        where = "cluster " + ",".join(f"{host}:{port}" for host, port in found[1:])
+    elif isinstance(client.connection_pool, SentinelConnectionPool):
         where = f"sentinel {found[0]}"
     elif found[0]:
         where = f"unix://{found[0]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,9 +28,13 @@ from relier.settings import Settings, get_settings
 from relier.store.client import connect
 from relier.store.connection import ScriptRunner
 from relier.store.scripts import load_all, script
+from relier.store.topology import SlotPool, client_of, slot_of
 
 if TYPE_CHECKING:
     from relier.brokers.generic import Judge
+
+#: What puts all keys of a namespace into one slot of a Redis Cluster.
+_TAGGED = re.compile(r"\{[^}]+\}")
 
 #: How long (s) a dead broker id is refused: longer than any zombie sleeps.
 GONE_KEPT = 86_400
@@ -59,9 +64,19 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
         namespace: str | None = None,
     ) -> None:
         self.settings = settings or get_settings()
+        self._url = url or self.settings.broker_url
+        #: Whether messages go through the store's connections: to the same server, or servers of the same cluster.
+        self.uses_store = self._url is None or (
+            self._url == self.settings.redis_url and not self.settings.redis_use_sentinel
+        )
         if namespace is None:
             namespace = "dramatiq" if self.settings.namespace == "relier" else f"dramatiq:{self.settings.namespace}"
-        self._url = url or self.settings.broker_url
+            namespace = f"{{{namespace}}}" if self._on_cluster else namespace
+        if self._on_cluster and not _TAGGED.search(namespace):
+            raise ValueError(
+                f"namespace={namespace!r} spreads the broker's keys over a Redis Cluster, whose scripts cannot reach"
+                f" them together. Put it in braces: namespace='{{{namespace}}}'."
+            )
         super().__init__(  # type: ignore[no-untyped-call]
             middleware=middleware, namespace=namespace, client=_Unconnected()
         )
@@ -77,16 +92,23 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     @property
     def shares_redis(self) -> bool:
-        """Whether broker and store are the same Redis: then they lose and keep the same writes."""
-        return self._url is None or self._url == self.settings.redis_url
+        """Whether broker and store are the same server: then they lose and keep the same writes."""
+        return self.uses_store and not self.settings.redis_use_cluster
+
+    @property
+    def _on_cluster(self) -> bool:
+        return self.uses_store and self.settings.redis_use_cluster
 
     @cached_property
     def runner(self) -> ScriptRunner:
-        return self.store.runner if self.shares_redis else ScriptRunner(connect(self.settings, self._url))
+        return self.store.runner if self.uses_store else ScriptRunner(connect(self.settings, self._url))
 
-    @property
+    @cached_property
     def connection(self) -> redis.Redis:
         """The client that messages go through."""
+        pool = self.runner.client.connection_pool
+        if isinstance(pool, SlotPool):
+            return client_of(pool.topology, slot_of(self.namespace), self.settings.redis_max_connections)
         return self.runner.client
 
     def _keys(self, queue_name: str, broker_id: str | None = None) -> tuple[str, str, str]:
@@ -163,7 +185,7 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
         Returns the identity of the server that the calling thread's connection leads to.
         """
         self.runner.command("ZADD", self._known, int(time.time()), self.broker_id)
-        about: bytes = self.runner.command("INFO", "server")
+        (about,) = self.runner.about([self._known], "server")
         return next(line for line in about.decode().splitlines() if line.startswith("run_id:"))
 
     def exchange(
@@ -234,7 +256,7 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def inspect(self) -> Iterable[Finding]:
         """Look at the broker's Redis with the store's eyes, unless it is the same."""
-        if self.shares_redis:
+        if self.uses_store:
             return ()
         settings = self.settings.model_copy(update={"redis_url": self._url, "redis_use_sentinel": False})
         findings = inspect_redis(self.connection, settings)

@@ -93,6 +93,16 @@ class ClusterRunner(ScriptRunner):
         key = command[at]
         return Routed.to(packed, slot=slot_of(key if isinstance(key, (str, bytes)) else str(key)))
 
+    def one_of_each(self, keys: Sequence[str]) -> list[str]:
+        return list({self.topology.master_of(slot_of(key)): key for key in reversed(keys)}.values())
+
+    def about(self, keys: Sequence[str], section: str) -> list[bytes]:
+        packed = super()._packed("INFO", section)
+        return first_error_raised(self._exchange([self._beside(key, packed) for key in keys]))
+
+    def _beside(self, key: str, packed: bytes) -> bytes:
+        return Routed.to(packed, slot=slot_of(key))
+
     def _greetings(self) -> list[bytes]:
         return [Routed.to(super(ClusterRunner, self)._packed("PING"), node=node) for node in self.topology.masters()]
 

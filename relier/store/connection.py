@@ -179,11 +179,33 @@ class ScriptRunner:
             if cursor in (b"0", "0"):
                 return
 
+    def one_of_each(self, keys: Sequence[str]) -> list[str]:
+        """Return one of the keys on each server of the store."""
+        return list(keys[:1])
+
+    def about(self, keys: Sequence[str], section: str) -> list[bytes]:
+        """Return what the servers that have these keys tell of themselves."""
+        return [self.command("INFO", section) for _ in keys]
+
+    def confirmed(self, marker: str, enough: int, patience: float) -> int:
+        """Write a key, and return how many replicas have that, and all that was written to its server before.
+
+        Waits for `enough` of them, for so many seconds at most.
+        """
+        longest = min(patience, (self.client.connection_pool.connection_kwargs.get("socket_timeout") or 5.0) / 2)
+        wait = self._packed("WAIT", enough, max(1, int(longest * 1000)))
+        _, count = first_error_raised(self._exchange([self._packed("SET", marker, ""), self._beside(marker, wait)]))
+        return int(count)
+
     # -- one connection ---------------------------------------------------------------------------------------
 
     def _packed(self, *command: Argument) -> bytes:
         """Return a command as it goes over the wire."""
         return _packed(*command)
+
+    def _beside(self, key: str, packed: bytes) -> bytes:
+        """Return a command without a key for the server that has one."""
+        return packed
 
     def _greetings(self) -> list[bytes]:
         """Return what is sent to see that connections are there."""

@@ -1,4 +1,4 @@
-"""Waits until what the store was told survives a crash of its server (R4)."""
+"""Waits until what the store was told survives a crash of its server, and its replacement by a replica (R4)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
+from relier.store.calls import decode, pairs
 from relier.store.connection import UNAVAILABLE, ScriptRunner
+from relier.store.replicas import Replicas
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +33,17 @@ TOGETHER = 0.05
 class Durability:
     """How long a write of this store takes to be durable.
 
-    `WAITAOF` is not used: Redis 7.0 lacks it, and under `everysec` it answers too early.
+    `WAITAOF` is not used: Redis 7.0 lacks it, and under `everysec` it answers too early. Where a server has replicas,
+    a write is durable when one of them has it as well.
+
+    Parameters:
+      runner: the store's.
+      replicas: of the same store.
     """
 
-    def __init__(self, runner: ScriptRunner) -> None:
+    def __init__(self, runner: ScriptRunner, replicas: Replicas) -> None:
         self._runner = runner
+        self._replicas = replicas
         self._interval = 0.0
         self._asked: float | None = None
 
@@ -46,21 +55,30 @@ class Durability:
         return self._interval
 
     def wait(self) -> None:
-        """Return when everything written before this call is durable."""
+        """Return when everything written before this call is durable. Raises `TimeoutError` when no replica answers."""
         interval = self.interval()
         if interval:
             time.sleep(interval)
+        self.replicate()
+
+    def replicate(self) -> None:
+        """Return when replicas have everything written before this call; see `Replicas.wait`."""
+        self._replicas.wait()
 
     def _ask(self) -> float:
         try:
-            flat = self._runner.command("CONFIG", "GET", "append*")
+            return max(map(_interval, self._runner.everywhere("CONFIG", "GET", "append*")))
+        except redis.exceptions.ClusterDownError:
+            raise
         except redis.ResponseError:  # A managed Redis forbids the question; assume the usual.
             return FSYNC_INTERVAL
-        parts = [part.decode() for part in flat]
-        config = dict(zip(parts[::2], parts[1::2], strict=True))
-        if config.get("appendonly") != "yes" or config.get("appendfsync") == "always":
-            return 0.0
-        return FSYNC_INTERVAL
+
+
+def _interval(config: Any) -> float:
+    told = {decode(name): decode(value) for name, value in pairs(config)}
+    if told.get("appendonly") != "yes" or told.get("appendfsync") == "always":
+        return 0.0
+    return FSYNC_INTERVAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +140,14 @@ class Custody:
         """Sleep until the oldest pledge is due, and see whether the server is still the one that heard them all."""
         interval = self._durability.interval()
         time.sleep(max(min(TOGETHER, interval), oldest.since + interval - time.monotonic()))
-        looked = time.monotonic()
+        looked, until = time.monotonic(), float("-inf")
         try:
+            self._durability.replicate()
             self._runner.probe()
+            until = looked - interval
         finally:  # A connection that was lost in between has been noticed now.
             generation = self._runner.generation
-            for pledge, then in self._take(looked - interval, generation):
+            for pledge, then in self._take(until, generation):
                 try:
                     then(pledge.generation == generation)
                 except Exception:

@@ -95,6 +95,10 @@ class Keys:
     def group(self, group_id: str) -> str:
         return f"{self._prefixes[shard_of(group_id)]}grp:{group_id}"
 
+    def marker(self, shard: int) -> str:
+        """Return the key of what is written to see that a shard's replicas have all that was written before."""
+        return f"{self._prefixes[shard]}sync"
+
     def control(self, worker: str) -> str:
         """Return the worker's control channel; its subscription is also the worker's sign of life."""
         return f"{self._prefixes[0]}ctl:{worker}"

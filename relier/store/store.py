@@ -22,6 +22,7 @@ from relier.store.letters import Letters
 from relier.store.locks import Locks
 from relier.store.purging import Purges
 from relier.store.records import Record, parse_record
+from relier.store.replicas import Replicas
 from relier.store.scripts import load_all, script
 from relier.store.statistics import Statistics
 from relier.store.tasks import Tasks
@@ -49,7 +50,7 @@ class Store:
         self.locks = Locks(self.runner, self.keys)
         self.purges = Purges(self.runner, self.keys, retention)
         self.statistics = Statistics(self.runner, self.keys)
-        self.durability = Durability(self.runner)
+        self.durability = Durability(self.runner, Replicas(self.runner, self.keys))
         self.custody = Custody(self.runner, self.durability)
 
     @classmethod

@@ -75,6 +75,10 @@ class Topology:
             raise NoMasterError(f"Slot {slot} has no master.")
         return owner
 
+    def known_master(self, slot: int) -> Address | None:
+        """Return a slot's master if it is known already; never asks, so it delays nobody."""
+        return self._owners[slot] if self._owners else None
+
     def masters(self) -> tuple[Address, ...]:
         """Return the addresses of all masters that have slots."""
         if not self._owners or self._doubted:

@@ -14,6 +14,7 @@ from dramatiq.common import dq_name
 from tests import sources
 from tests.integration.harness import Harness
 from tests.servers import RabbitmqServer, RedisServer, Server
+from tests.servers.groups import Group
 from tests.third_party.fleet import ForeignFleet
 
 
@@ -100,8 +101,12 @@ def _emptied(server: RedisServer) -> RedisServer:
 
 
 def _cut(server: RedisServer) -> int:
-    with server.client() as client:
-        return int(client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+    masters = server.masters() if isinstance(server, Group) else [server]
+    cut = 0
+    for master in masters:
+        with master.client() as client:
+            cut += int(client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+    return cut
 
 
 class RabbitmqFleet(Harness):
@@ -160,6 +165,8 @@ TOPOLOGIES = {
     "embedded": Topology(_one_redis("embedded")),
     "redis": Topology(_one_redis("redis")),
     "two-redises": Topology(_two_redises),
+    "sentinel": Topology(_one_redis("sentinel")),
+    "cluster": Topology(_one_redis("cluster")),
     "rabbitmq": Topology(_rabbitmq()),
     "quorum": Topology(_rabbitmq(rabbitmq_queue_type="quorum")),
     "plain-redis": Topology(_plain_redis, lacks=frozenset({"prefetched", "cuts", "batches"})),

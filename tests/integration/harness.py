@@ -116,6 +116,13 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+def _told(value: Any) -> str:
+    """Return a setting as a variable of the environment has it; '' for none."""
+    if isinstance(value, tuple):
+        return ",".join(f"{each[0]}:{each[1]}" if isinstance(each, tuple) else str(each) for each in value)
+    return "" if value is None else str(value)
+
+
 @dataclass(frozen=True)
 class Effect:
     """One line that a task's code left behind."""
@@ -144,7 +151,7 @@ class Harness:
     def __init__(self, server: RedisServer, folder: Path, **options: Any) -> None:
         self.server = server
         self.folder = folder
-        self.options = {"redis_url": server.url, "admission_limit": UNLIMITED, **options}
+        self.options = {**server.settings, "admission_limit": UNLIMITED, **options}
         self.settings = Settings(**self.options)
         self.store = Store.from_settings(self.settings)
         self.broker: Any = self.make_broker()
@@ -212,7 +219,7 @@ class Harness:
 
     def environment(self, failpoints: str = "", **options: Any) -> dict[str, str]:
         """Return what a process of this fleet has in its environment."""
-        ours = {f"RELIER_{name.upper()}": str(value) for name, value in {**self.options, **options}.items()}
+        ours = {f"RELIER_{name.upper()}": _told(value) for name, value in {**self.options, **options}.items()}
         return {
             **os.environ,
             "RELIER_ACTORS": self.actor_module,

@@ -36,6 +36,11 @@ DEFAULTS = {"appendonly": "yes", "appendfsync": "everysec", "save": "''", "maxme
 class RedisServer(Server):
     """A store, and a broker."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a process needs to know to use it, by names of settings."""
+        return {"redis_url": self.url}
+
     def client(self, **options: Any) -> redis.Redis:
         """Return a client without automatic retries."""
         options = {"socket_timeout": 10, "retry": Retry(NoBackoff(), 0), **options}

@@ -33,6 +33,9 @@ class Server:
     def interval(self) -> float:
         return self.seconds
 
+    def replicate(self) -> None:
+        """It has no replicas."""
+
 
 def custody_of(server: Server) -> Custody:
     return Custody(cast("Any", server), cast("Durability", server))
