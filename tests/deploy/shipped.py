@@ -21,6 +21,9 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "redis"
 
+#: The master as sentinel.conf names it.
+MASTER = "relier-master"
+
 #: What is asked for and not needed: how often Redis writes its AOF to disk. Who may not know it assumes every second.
 ASKED = "config|get"
 
@@ -35,6 +38,13 @@ def password(user: str) -> str:
 def passwords() -> dict[str, str]:
     """Return the variables by which start.sh knows the passwords."""
     return {f"REDIS_PASSWORD_{user.upper()}": password(user) for user in USERS}
+
+
+def _start(what: str, folder: Path, port: int, *options: str, **variables: str) -> LocalProcess:
+    """Run start.sh with passwords, on a port of loopback, with its files and its log in a folder."""
+    environ = {**os.environ, **passwords(), "REDIS_RUN": str(folder), "REDIS_SECRETS": "/nonexistent", **variables}
+    command = ["sh", str(FILES / "start.sh"), what, *options, "--port", str(port), "--bind", "127.0.0.1"]
+    return LocalProcess(command, folder / "log", environ)
 
 
 class ShippedRedis(RedisServer):
@@ -52,6 +62,10 @@ class ShippedRedis(RedisServer):
             self.close()
             raise
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def _start(self) -> None:
         self.port = free_port()
         self.url = self.url_of("admin")
@@ -65,11 +79,7 @@ class ShippedRedis(RedisServer):
 
     def restart(self) -> None:
         log = self.folder / "log"
-        command = ["sh", str(FILES / "start.sh"), "redis", *self._options]
-        command += ["--port", str(self.port), "--bind", "127.0.0.1"]
-        self._process = LocalProcess(
-            command, log, {**os.environ, **passwords(), "REDIS_RUN": str(self.folder), "REDIS_SECRETS": "/nonexistent"}
-        )
+        self._process = _start("redis", self.folder, self.port, *self._options)
         wait_until(lambda: self._process.has_ended or self.answers(), 60, "the server's first answer")
         if self._process.has_ended:
             self._process.kill()
@@ -100,3 +110,44 @@ class ShippedRedis(RedisServer):
             told = [f"{row['username']}: {row['context']} {row['reason']} {row['object']}" for row in rows]
             return [line for line in told if not line.endswith(ASKED)]
         return []
+
+
+class ShippedSentinel:
+    """A Sentinel of a master on loopback."""
+
+    def __init__(self, master: ShippedRedis) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="rl-sentinel-"))
+        self._master = f"127.0.0.1 {master.port}"
+        try:
+            start_on_free_ports(self._start)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        self.port = free_port()
+        (self.folder / "sentinel.conf").unlink(missing_ok=True)
+        self._process = _start("sentinel", self.folder, self.port, REDIS_MASTER=self._master)
+        wait_until(lambda: self._process.has_ended or self._answers(), 60, "the Sentinel's first answer")
+        if self._process.has_ended:
+            self._process.kill()
+            raise NotStarted(f"redis/start.sh did not start it: {(self.folder / 'log').read_text()[-500:]}")
+
+    def _answers(self) -> bool:
+        with suppress(redis.RedisError), self.client() as client:
+            return bool(client.ping())
+        return False
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, socket_timeout=5, retry=Retry(NoBackoff(), 0), decode_responses=True)
+
+    def sees(self) -> dict[str, str]:
+        """Return what it knows of the master."""
+        with self.client() as client:
+            flat = client.execute_command("SENTINEL", "MASTER", MASTER)
+        return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def close(self) -> None:
+        if hasattr(self, "_process"):
+            self._process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
