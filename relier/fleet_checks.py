@@ -23,7 +23,9 @@ from relier.settings import Settings
 from relier.store import SHARDS, Store
 from relier.store.connection import UNAVAILABLE
 from relier.store.keys import FORMAT
-from relier.store.survey import NEWER_VERSION, UNKNOWN_ACTOR, Survey
+from relier.store.selecting import Wanted, select
+from relier.store.survey import NEWER_VERSION, UNKNOWN_ACTOR, Summary, Survey
+from relier.store.waiting import Waiting, waiting_by_queue
 
 _AWAY: tuple[type[Exception], ...] = (*UNAVAILABLE, BrokerConnectionError)
 
@@ -148,11 +150,11 @@ def _resurrector(store: Store, settings: Settings) -> Iterator[Finding]:
 
 def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]) -> Iterator[Finding]:
     consumed = {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
-    held = [summary for summary in Survey(store).all() if summary.state == "s" and summary.queue]
-    waiting = Counter(summary.queue for summary in held)
-    unknown = Counter(summary.actor for summary in held if summary.reason == UNKNOWN_ACTOR)
-    newer = Counter((summary.actor, summary.payload_version) for summary in held if summary.reason == NEWER_VERSION)
-    depth = depths(broker, {*settings.public_queues, *declared, *waiting})
+    held = {queue: found for queue, found in waiting_by_queue(store).items() if queue}
+    waiting = Counter({queue: found.due + found.scheduled + found.published for queue, found in held.items()})
+    unknown = Counter(task.actor for task in _parked(store, held, UNKNOWN_ACTOR))
+    newer = Counter((task.actor, task.payload_version) for task in _parked(store, held, NEWER_VERSION))
+    depth = depths(broker, {*settings.public_queues, *declared, *waiting, *found_queues(broker)})
     names = {*declared, *waiting, *(queue for queue, messages in depth.items() if messages)}
     lonely = sorted(names - consumed)
     for queue in lonely:
@@ -185,6 +187,17 @@ def _queues(store: Store, broker: Broker, settings: Settings, declared: set[str]
         yield Finding("warning", "queues", message, fix)
     if not (lonely or unknown or newer or no_pool):
         yield Finding("ok", "queues", "Every queue with tasks or known actors has a consumer.")
+
+
+#: Parked tasks that are looked at to tell whose they are.
+_LOOKED_AT = 10_000
+
+
+def _parked(store: Store, held: dict[str, Waiting], reason: str) -> list[Summary]:
+    """Return the tasks that are parked for a reason, some of them when they are many."""
+    if not any(reason in found.reasons for found in held.values()):
+        return []
+    return select(store, Wanted(reason=reason), _LOOKED_AT).tasks
 
 
 #: What to do about a resurrector that is not where the workers are.

@@ -9,7 +9,7 @@ import typer
 from dramatiq import Broker
 
 from relier.brokers import default_broker
-from relier.fleet_checks import depths
+from relier.fleet_checks import depths, found_queues
 from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.admissions import GLOBAL, Limit, Usage
@@ -99,7 +99,7 @@ def _depths(store: Store, broker: Broker, settings: Settings) -> list[Depth]:
     if not settings.admission_max_depth:
         return []
     consumed = {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
-    found = depths(broker, {*settings.public_queues, *consumed} - {""})
+    found = depths(broker, {*settings.public_queues, *consumed, *found_queues(broker)} - {""})
     return [Depth(queue, waiting, settings.admission_max_depth) for queue, waiting in found.items() if waiting]
 
 

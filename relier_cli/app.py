@@ -13,11 +13,13 @@ from relier.errors import RelierError
 from relier_cli import admin, admission, audit, config, dlq, doctor, metrics, queue, resurrector, tasks, worker
 from relier_cli.chaos import command as chaos
 from relier_cli.demo.command import demo
+from relier_cli.examples import epilog
 from relier_cli.logs import log_for_people
 
 app = typer.Typer(
     name="rl",
     help="Relier for Dramatiq: every accepted task reaches exactly one recorded end.",
+    epilog=epilog(""),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -45,14 +47,14 @@ app.command()(doctor.doctor)
 app.command()(audit.audit)
 app.command()(metrics.metrics)
 app.command()(resurrector.run_resurrector)
-app.add_typer(tasks.app, name="tasks")
-app.add_typer(worker.app, name="worker")
-app.add_typer(queue.app, name="queue")
-app.add_typer(dlq.app, name="dlq")
-app.add_typer(admission.app, name="admission")
-app.add_typer(admin.app, name="admin")
-app.add_typer(config.app, name="config")
-app.add_typer(chaos.app, name="chaos")
+app.add_typer(tasks.app, name="tasks", epilog=epilog("tasks"))
+app.add_typer(worker.app, name="worker", epilog=epilog("worker"))
+app.add_typer(queue.app, name="queue", epilog=epilog("queue"))
+app.add_typer(dlq.app, name="dlq", epilog=epilog("dlq"))
+app.add_typer(admission.app, name="admission", epilog=epilog("admission"))
+app.add_typer(admin.app, name="admin", epilog=epilog("admin"))
+app.add_typer(config.app, name="config", epilog=epilog("config"))
+app.add_typer(chaos.app, name="chaos", epilog=epilog("chaos"))
 
 
 def main() -> None:

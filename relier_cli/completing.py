@@ -30,6 +30,15 @@ def complete_setting(incomplete: str) -> list[str]:
     return [name for name in (full if wanted.startswith("RELIER") else short) if name.startswith(wanted)]
 
 
+def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return what completes one of some words."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
 def complete_queue(incomplete: str) -> list[str]:
     """Return the queues of the settings, and those that workers consume or somebody paused."""
     return _offered(incomplete, _queues)

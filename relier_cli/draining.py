@@ -13,6 +13,7 @@ from relier.errors import RelierError
 from relier.hosting import Hosting
 from relier.orders import ENDS
 from relier.store import Store
+from relier_cli.completing import complete_worker
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, print_json, print_table
 
@@ -23,7 +24,12 @@ GRACE = 30.0
 #: How often (s) the fleet is looked at meanwhile.
 LOOK = 0.1
 
-Workers = Annotated[list[str], typer.Argument(metavar="WORKER...", help="Id, a unique prefix of one, or host name.")]
+Workers = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="WORKER...", help="Id, a unique prefix of one, or host name.", autocompletion=complete_worker
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when it is done, not when the worker has agreed.")]
 Timeout = Annotated[
     float | None,

@@ -13,6 +13,7 @@ import typer
 from relier.store import Store
 from relier.store.letters import Wanted
 from relier.store.survey import Survey
+from relier_cli.completing import complete_actor, complete_queue
 from relier_cli.moments import moment
 
 
@@ -29,8 +30,8 @@ Limit = Annotated[int | None, typer.Option(min=1, help="At most so many, the old
 class Filters:
     """What the options say, each one's as its field."""
 
-    actor: Annotated[str | None, typer.Option(help="Only those of this actor.")] = None
-    queue: Annotated[str | None, typer.Option(help="Only those of this queue.")] = None
+    actor: Annotated[str | None, typer.Option(help="Only those of this actor.", autocompletion=complete_actor)] = None
+    queue: Annotated[str | None, typer.Option(help="Only those of this queue.", autocompletion=complete_queue)] = None
     reason: Annotated[str | None, typer.Option(help="Only those with this reason, such as TypeError.")] = None
     since: Annotated[
         str | None,

@@ -14,6 +14,7 @@ from relier.queues import RECOVERY_QUEUE
 from relier.settings import get_settings
 from relier.store.purging import KEPT, MOST, TooManyMarksError
 from relier_cli.application import application
+from relier_cli.completing import complete_actor, complete_queue
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, number, print_json, print_text
 from relier_cli.typos import tell_unknown_actor
@@ -32,9 +33,16 @@ def _seconds(text: str | None) -> float:
 
 
 def purge(
-    queues: Annotated[list[str] | None, typer.Argument(metavar="[QUEUE…]", help="The queues' names.")] = None,
+    queues: Annotated[
+        list[str] | None, typer.Argument(metavar="[QUEUE…]", help="The queues' names.", autocompletion=complete_queue)
+    ] = None,
     *,
-    actor: Annotated[str, typer.Option(help="Only tasks of this actor; in every queue when none is named.")] = "",
+    actor: Annotated[
+        str,
+        typer.Option(
+            help="Only tasks of this actor; in every queue when none is named.", autocompletion=complete_actor
+        ),
+    ] = "",
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="Only tasks that were enqueued longer ago: 90s, 30m, 2h, 1d.")
     ] = None,

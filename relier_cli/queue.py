@@ -19,6 +19,7 @@ from relier.store import Store
 from relier.store.holds import ACTOR_PARKED, PAUSED, Hold
 from relier_cli import purge
 from relier_cli.application import application
+from relier_cli.completing import complete_actor, complete_queue
 from relier_cli.holding import resuming
 from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text, span
@@ -26,7 +27,7 @@ from relier_cli.output import AsJson, iso, print_json, print_table, print_text, 
 app = typer.Typer(help="Queues: what waits, who consumes it; pause, resume and purge them.", no_args_is_help=True)
 app.command()(purge.purge)
 
-QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
+QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.", autocompletion=complete_queue)]
 
 
 @app.command("list")
@@ -144,8 +145,12 @@ def pause(
 
 @app.command()
 def resume(
-    queue: Annotated[str | None, typer.Argument(metavar="[QUEUE]", help="The queue's name.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Resume a parked actor instead.")] = None,
+    queue: Annotated[
+        str | None, typer.Argument(metavar="[QUEUE]", help="The queue's name.", autocompletion=complete_queue)
+    ] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Resume a parked actor instead.", autocompletion=complete_actor)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let the tasks of a paused queue, or of a parked actor, go on.

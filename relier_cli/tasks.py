@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,7 +16,9 @@ from relier.retrying import RETRIED, retry_task
 from relier.retrying import TOLD as RETRY_TOLD
 from relier.settings import Settings, get_settings
 from relier.store import Store
+from relier.store.selecting import Wanted, select
 from relier.store.survey import Summary, Survey
+from relier_cli.completing import complete_actor, complete_queue, one_of
 from relier_cli.inflight import inflight
 from relier_cli.lookup import claimed, described, insist_on_whole, inspected
 from relier_cli.moments import moment
@@ -50,21 +51,6 @@ class Listing:
         return [{**row(task, self.now), **self.claimed.get(task.task_id, nothing)} for task in self.tasks]
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which tasks are wanted; what is None does not matter."""
-
-    state: str | None = None
-    actor: str | None = None
-    queue: str | None = None
-    reason: str | None = None
-    since: float = 0.0
-
-    def takes(self, task: Summary, status: str) -> bool:
-        pairs = ((self.state, status), (self.actor, task.actor), (self.queue, task.queue), (self.reason, task.reason))
-        return all(wanted in (None, found) for wanted, found in pairs) and task.created_at >= int(self.since)
-
-
 def _moment(value: str | None) -> str | None:
     if value is not None:
         moment(value, 0.0)
@@ -80,11 +66,12 @@ def _state(value: str | None) -> str | None:
 @app.command("list")
 def list_tasks(
     state: Annotated[
-        str | None, typer.Option(callback=_state, help=f"One of {', '.join(STATES)}. Default: all.")
+        str | None,
+        typer.Option(callback=_state, help=f"One of {', '.join(STATES)}. Default: all.", autocompletion=one_of(STATES)),
     ] = None,
     *,
-    actor: Annotated[str | None, typer.Option(help="Only those of this actor.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Only those of this queue.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only those of this actor.", autocompletion=complete_actor)] = None,
+    queue: Annotated[str | None, typer.Option(help="Only those of this queue.", autocompletion=complete_queue)] = None,
     reason: Annotated[str | None, typer.Option(help="Only those with this reason, such as 'no consumer'.")] = None,
     since: Annotated[
         str | None,
@@ -103,7 +90,8 @@ def list_tasks(
     """
     settings = get_settings()
     with opened_store(settings) as store:
-        wanted = Filter(state, actor, queue, reason, moment(since, Survey(store).now()) if since else 0.0)
+        began = int(moment(since, Survey(store).now())) if since else None
+        wanted = Wanted(state, actor, queue, reason, began)
         listing = fetch(store, default_broker(settings), settings, wanted, limit)
     if as_json:
         print_json(
@@ -117,23 +105,14 @@ def list_tasks(
         show(listing)
 
 
-def fetch(store: Store, broker: Broker, settings: Settings, filter_: Filter, limit: int) -> Listing:
-    """Read every record; keep the newest `limit` of those that are wanted."""
-    survey = Survey(store)
-    now = survey.now()
-    counts = dict.fromkeys(STATES, 0)
-    queues = {*settings.public_queues, *found_queues(broker)}
-    wanted: list[Summary] = []
-    for summary in survey.all():
-        status = summary.status(now)
-        counts[status] = counts.get(status, 0) + 1
-        queues.add(summary.queue)
-        if filter_.takes(summary, status):
-            wanted.append(summary)
-    newest = heapq.nlargest(limit, wanted, key=lambda s: (s.created_at, s.granted_at, s.due_at, s.task_id))
-    queues |= {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
-    refused = [(task.task_id, task.shard) for task in newest if not task.actor and task.state == "d"]
-    return Listing(newest, now, counts, depths(broker, queues - {""}), claimed(store, refused))
+def fetch(store: Store, broker: Broker, settings: Settings, wanted: Wanted, limit: int) -> Listing:
+    """Let the store look through its records, and count what waits in the broker."""
+    found = select(store, wanted, limit)
+    consumed = {queue for told in store.fleet.workers().values() for queue in told.get("queues", ())}
+    queues = {*settings.public_queues, *found_queues(broker), *found.queues, *consumed}
+    refused = [(task.task_id, task.shard) for task in found.tasks if not task.actor and task.state == "d"]
+    counts = {**dict.fromkeys(STATES, 0), **found.by_status}
+    return Listing(found.tasks, Survey(store).now(), counts, depths(broker, queues), claimed(store, refused))
 
 
 def row(task: Summary, now: float) -> dict[str, Any]:

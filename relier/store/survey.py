@@ -73,7 +73,10 @@ def _seconds(micros: Any) -> float:
     return float(micros or 0) / 1e6
 
 
-def _summary(shard: int, reply: list[Any]) -> Summary:
+def summary_of(shard: int, reply: list[Any]) -> Summary:
+    """Return what a script told of a task: its id alone when it ended and has no record any more."""
+    if len(reply) == 1:
+        return Summary(_text(reply[0]), shard, "e", "completed")
     if len(reply) == 2:
         return Summary(_text(reply[0]), shard, _text(reply[1]))
     task_id, state, outcome, reason, queue, actor, owner = map(_text, reply[:7])
@@ -119,7 +122,7 @@ class Survey:
         while True:
             cursor, page = self._runner.run(script("page"), self._store.keys.shard(shard, ""), ("", cursor, PAGE))
             for reply in page:
-                summary = _summary(shard, reply)
+                summary = summary_of(shard, reply)
                 found[summary.task_id] = summary
             if cursor in (b"0", "0"):
                 return found
@@ -132,7 +135,7 @@ class Survey:
         pieces = [(shard, ids[i : i + BATCH]) for shard, ids in by_shard.items() for i in range(0, len(ids), BATCH)]
         calls = [(script("glance"), self._store.keys.shard(shard, ""), ("", *ids)) for shard, ids in pieces]
         replies = self._runner.run_many(calls) if calls else []
-        found = [_summary(shard, row) for (shard, _), rows in zip(pieces, replies, strict=True) for row in rows]
+        found = [summary_of(shard, row) for (shard, _), rows in zip(pieces, replies, strict=True) for row in rows]
         return {summary.task_id: summary for summary in found}
 
     def beginning_with(self, text: str) -> dict[str, int]:

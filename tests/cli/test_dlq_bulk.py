@@ -299,6 +299,11 @@ def test_a_filter_that_no_letter_has_tells_which_there_are(rl: CommandLine, task
         "No dead letter has the queue 'othr'; there are: default, other.",
         "No dead letter has the reason 'keyerror'; there are: KeyError, ValueError.",
     ]
+    mistyped = rl("dlq", "list", "--fingerprint", "no-such").stderr
+    assert mistyped.startswith("No dead letter has the fingerprint 'no-such'; there are: ")
+    assert mistyped.count(",") == 1
+    known = mistyped.partition("there are: ")[2].partition(",")[0]
+    assert rl("dlq", "list", "--fingerprint", known[:6]).stderr == ""
     assert rl("dlq", "list", "--actor", "charge", "--reason", "KeyError").stderr == ""  # Both are right.
     rl("dlq", "purge", "--all", "--yes")
     assert rl("dlq", "list", "--actor", "chrage").stderr == ""

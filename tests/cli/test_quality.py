@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from relier_cli.app import main
+from relier_cli.examples import QUESTIONS
 from tests import processes, schemas, spawn
 from tests.cli.conftest import CommandLine, Tasks
 from tests.cli.populated import Populated
@@ -53,6 +54,21 @@ def test_help_has_an_example_and_no_colours(command: str, typed: Typed) -> None:
     assert code == 0
     assert f"Example: rl {command}" in out
     assert ESCAPE not in out
+
+
+GROUPS = sorted({name.partition(" ")[0] for name in COMMANDS if " " in name})
+
+
+@pytest.mark.parametrize("group", ["", *GROUPS])
+def test_the_help_of_a_group_tells_which_command_answers_which_question(group: str, typed: Typed) -> None:
+    assert QUESTIONS.get(group), f"add what people ask of rl {group} to relier_cli/examples.py"
+    code, out, _ = typed(*group.split(), "--help")
+    assert code == 0
+    assert "Example: rl " in out
+    for question, answers in QUESTIONS[group].items():
+        assert re.search(rf"^ *{re.escape(question)}  +{re.escape(answers)}$", out, re.MULTILINE), out
+        for answer in answers.split("; "):
+            assert any(f"{answer} ".startswith(f"rl {name} ") for name in COMMANDS) or "slo" in answer, answer
 
 
 @pytest.mark.parametrize("command", COMMANDS)
