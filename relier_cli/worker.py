@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import typer
 
+from relier.errors import StoreUnavailableError
 from relier.installation import Installation
 from relier.leases import MEMBER, SLOTS
 from relier.logging import configure_logging
 from relier.settings import Settings, get_settings
 from relier.store import Store
 from relier.store.survey import Survey
-from relier_cli import draining
+from relier_cli import draining, health
 from relier_cli.opening import opened_store
 from relier_cli.output import AsJson, iso, print_json, print_table, print_text, span
 
@@ -56,14 +57,38 @@ class Fleet:
 
 
 @app.command()
-def status(as_json: AsJson = False) -> None:
+def status(
+    me: Annotated[
+        bool,
+        typer.Option("--me", help="Only this host's processes; exit 1 unless all are well, 0 while Redis is away."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show each worker and resurrector: the queues it consumes, the tasks it has, what it sweeps.
+
+    With --me it is the health check of a container: a process that is cut off ends it with 1. A Redis that is away does
+    not: a restart would not help, and whoever waits for Redis goes on when it is back.
 
     Example: rl worker status --json
     """
     settings = get_settings()
-    with opened_store(settings) as store:
-        fleet = fetch(store, settings)
+    try:
+        with opened_store(settings) as store:
+            fleet = fetch(store, settings)
+    except StoreUnavailableError as error:
+        if not me:
+            raise
+        typer.echo(f"unknown: {error}", err=True)
+        raise typer.Exit(0) from None
+    if me:
+        fleet = replace(fleet, workers=health.here(fleet.workers))
+    _tell(fleet, as_json)
+    if me and (why := health.ails(fleet.workers)):
+        typer.echo(why, err=True)
+        raise typer.Exit(1)
+
+
+def _tell(fleet: Fleet, as_json: bool) -> None:
     if as_json:
         print_json(asdict(fleet))
     else:
