@@ -17,7 +17,7 @@ from relier.failures import FailureKind, RetryPolicy, decide
 from relier.fingerprints import fingerprint
 from relier.followups import send_failure_callback
 from relier.hooks import encode_failure, has_failure_hooks, text_of
-from relier.objectives import in_time_until
+from relier.objectives import late_from
 from relier.parking import park_after, park_if_many
 from relier.results import Returned, kept_for
 from relier.runner import LoopBlocked
@@ -85,8 +85,8 @@ class Closing(Claiming):
             protections["key"] = run.sending.key.terms()
         if park_after(self.actor.options, self.process.settings):
             protections["ok"] = self.process.code
-        if until := in_time_until(self.broker, run):
-            protections["until"] = until
+        if late := late_from(self.broker, run):
+            protections["late"] = late
         commit = self.tasks.prepare_commit(
             run.worker_id,
             run.sending,

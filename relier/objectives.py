@@ -75,8 +75,8 @@ def note_delay(broker: Broker, message: Message[Any], delay: int | None) -> None
         message.options[OPTION][DELAY] = int(delay)
 
 
-def in_time_until(broker: Broker, run: Run) -> int:
-    """Return until when (µs, server's clock) a run's end is in time; 0 where that is no objective, or cannot be told.
+def late_from(broker: Broker, run: Run) -> int:
+    """Return from when on (µs, server's clock) a task is late; 0 where that is no objective, or cannot be told.
 
     The time runs from the push, or from when a delay was over. Retries, crashes and releases do not begin it anew.
     """
@@ -86,8 +86,8 @@ def in_time_until(broker: Broker, run: Run) -> int:
     stamp, eta = run.message.options.get(OPTION), run.message.options.get("eta")
     delay = stamp.get(DELAY) if isinstance(stamp, dict) else None
     begins = max(run.sending.created + _number(delay) / 1000, _number(eta) / 1000)
-    until = (begins + latency) * 1e6
-    return round(until) if 0 < until < _HUGE else 0
+    late = (begins + latency) * 1e6
+    return round(late) if 0 < late < _HUGE else 0
 
 
 def _latency(broker: Broker, actor_name: str) -> float | None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, NamedTuple, Protocol
 
+from relier.settings import Settings
+from relier.store import Store
 from relier.store.objective import Objective
 
 Kind = Literal["success", "latency"]
@@ -27,6 +29,9 @@ WINDOWS = {"5m": 300.0, "30m": 1800.0, "1h": 3600.0, "6h": 21_600.0, "3d": 259_2
 SHOWN = ("1h", "6h", "3d")
 #: The one over which the budget is reckoned.
 PERIOD = "30d"
+
+#: Stands for the actor of messages that were refused (bad signature, undecodable): nobody believes what they claim.
+REFUSED = "(refused)"
 
 
 class Rule(NamedTuple):
@@ -168,7 +173,7 @@ def _by_actor(rows: Iterable[Counted]) -> dict[str, list[Counted]]:
     found: dict[str, list[Counted]] = {}
     for row in rows:
         if row.counts.get("dead") or row.counts.get("completed"):
-            found.setdefault(row.actor, []).append(row)
+            found.setdefault(row.actor or REFUSED, []).append(row)
     return found
 
 
@@ -195,3 +200,13 @@ def together(burns: Iterable[Burn], default_target: float) -> Burn:
             for window, tally in burn.tallies.items():
                 tallies[window] = tallies.get(window, Tally()).plus(tally)
     return Burn("", "success", default_target, tallies=tallies)
+
+
+def burn_rates(store: Store, settings: Settings, windows: Mapping[str, float] = WINDOWS) -> list[Burn]:
+    """Return how each objective fares by what the store counted, the fastest burning first.
+
+    windows: their lengths (s) by name. `RELIER_SLO_TARGET` is that of the calling process; what actors set themselves
+    their workers have told.
+    """
+    counted = store.statistics.windows(*windows.values())
+    return burns_of(dict(zip(windows, counted, strict=True)), store.fleet.objectives(), settings.slo_target)

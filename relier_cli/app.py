@@ -10,11 +10,13 @@ from redis.exceptions import RedisError
 
 import relier
 from relier.errors import RelierError
-from relier_cli import admin, admission, audit, config, dlq, doctor, metrics, queue, resurrector, tasks, worker
+from relier_cli import admin, admission, audit, config, dlq, doctor, metrics, queue, resurrector, slo, tasks, worker
 from relier_cli.chaos import command as chaos
 from relier_cli.demo.command import demo
 from relier_cli.examples import epilog
 from relier_cli.logs import log_for_people
+from relier_cli.top import top
+from relier_cli.ui.command import ui
 
 app = typer.Typer(
     name="rl",
@@ -45,12 +47,15 @@ def _root(
 app.command()(demo)
 app.command()(doctor.doctor)
 app.command()(audit.audit)
+app.command()(top)
+app.command()(ui)
 app.command()(metrics.metrics)
 app.command()(resurrector.run_resurrector)
 app.add_typer(tasks.app, name="tasks", epilog=epilog("tasks"))
 app.add_typer(worker.app, name="worker", epilog=epilog("worker"))
 app.add_typer(queue.app, name="queue", epilog=epilog("queue"))
 app.add_typer(dlq.app, name="dlq", epilog=epilog("dlq"))
+app.add_typer(slo.app, name="slo", epilog=epilog("slo"))
 app.add_typer(admission.app, name="admission", epilog=epilog("admission"))
 app.add_typer(admin.app, name="admin", epilog=epilog("admin"))
 app.add_typer(config.app, name="config", epilog=epilog("config"))

@@ -12,7 +12,7 @@ from dramatiq.brokers.stub import StubBroker
 
 from relier import install, rl_actor
 from relier.envelope import Stamp
-from relier.objectives import DELAY, in_time_until, objective_of, objectives_of
+from relier.objectives import DELAY, late_from, objective_of, objectives_of
 from relier.runs import Run
 from relier.store import Sending
 from relier.store.objective import Objective
@@ -74,10 +74,10 @@ def test_what_actors_promise_is_told_of_each(broker: StubBroker) -> None:
 def test_the_time_runs_from_the_push(broker: StubBroker) -> None:
     rl_actor(broker=broker, actor_name="mail", slo_latency=5)(print)
     rl_actor(broker=broker, actor_name="other", slo_target=0.9)(print)
-    assert in_time_until(broker, run("mail", 1000.25)) == 1_005_250_000
-    assert in_time_until(broker, run("other", 1000.25)) == 0
-    assert in_time_until(broker, run("unknown", 1000.25)) == 0
-    assert in_time_until(broker, run("mail", 0.0)) == 0, "nobody knows when it was pushed"
+    assert late_from(broker, run("mail", 1000.25)) == 1_005_250_000
+    assert late_from(broker, run("other", 1000.25)) == 0
+    assert late_from(broker, run("unknown", 1000.25)) == 0
+    assert late_from(broker, run("mail", 0.0)) == 0, "nobody knows when it was pushed"
 
 
 def test_a_delay_is_no_latency(broker: StubBroker) -> None:
@@ -87,11 +87,11 @@ def test_a_delay_is_no_latency(broker: StubBroker) -> None:
     other.send_with_options(delay=1500)
     assert stamp_in(broker, "default.DQ")[DELAY] == 1500
     assert DELAY not in stamp_in(broker, "low_priority.DQ"), "nobody asks for it"
-    assert in_time_until(broker, run("mail", 1000.0, relier={DELAY: 1500})) == 1_006_500_000
-    assert in_time_until(broker, run("mail", 1000.0, eta=1_002_000)) == 1_007_000_000
+    assert late_from(broker, run("mail", 1000.0, relier={DELAY: 1500})) == 1_006_500_000
+    assert late_from(broker, run("mail", 1000.0, eta=1_002_000)) == 1_007_000_000
 
 
 @pytest.mark.parametrize("value", [10**400, float("nan"), "later", True, None, [1]])
 def test_what_a_message_claims_of_its_delay_may_be_anything(broker: StubBroker, value: Any) -> None:
     rl_actor(broker=broker, actor_name="mail", slo_latency=5)(print)
-    assert in_time_until(broker, run("mail", 1000.0, relier={DELAY: value}, eta=value)) == 1_005_000_000
+    assert late_from(broker, run("mail", 1000.0, relier={DELAY: value}, eta=value)) == 1_005_000_000

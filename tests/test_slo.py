@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from relier.slo import (
     LEAST_FAILURES,
+    REFUSED,
     RULES,
     WINDOWS,
     Burn,
@@ -125,6 +126,11 @@ def test_an_actor_without_tasks_is_there_when_it_promises_something() -> None:
     (found,) = burns_of({name: [] for name in WINDOWS}, {"rare": Objective(target=0.9)}, 0.999)
     assert (found.actor, found.state, found.budget_left) == ("rare", "idle", 1.0)
     assert not burns_of({"1h": [Row("", {"admitted": 5}), Row("work", {"accepted": 3})]}, {}, 0.999)
+
+
+def test_refused_messages_have_a_name_of_their_own() -> None:
+    (found,) = burns_of({name: [row(5, 0, "")] for name in WINDOWS}, {}, 0.999)
+    assert (found.actor, found.state) == (REFUSED, "page")
 
 
 def test_those_that_burn_fastest_come_first() -> None:

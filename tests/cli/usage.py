@@ -21,6 +21,10 @@ CALLS: dict[str, list[str]] = {
     "dlq export": ["--output {new_file}"],
     "dlq import": ["{letters_file}", "--dry-run {letters_file}"],
     "dlq purge": ["--all --dry-run", "--all --yes"],
+    "slo status": ["", "--check"],
+    "slo report": ["", "--days 1"],
+    "top": ["--once"],
+    "ui": ["--addr 127.0.0.1:0"],
     "admin reset": ["--force --yes"],
     "admin reset-admission": ["--yes"],
     "admin purge-locks": ["--yes", "--completed --yes"],
@@ -38,6 +42,7 @@ VARIABLES = {"chaos": {"chaos_enabled": "true"}}
 #: Commands that need living workers or servers of their own; where they are run, their JSON is checked as well.
 ELSEWHERE = {
     "demo": "tests/test_demo.py",
+    "ui": "tests/cli/test_ui.py",
     "worker drain": "tests/cli/test_draining.py",
     "worker restart": "tests/cli/test_draining.py",
     "chaos worker-kill": "tests/conformance/test_chaos.py",

@@ -6,6 +6,7 @@
 --         key     its idempotency key (see claim.lua)
 --         res     how long (ms) the result is kept; none when it is not
 --         marker  what is kept in its place: it is too large, or cannot be encoded (see include/result.lua)
+--         late    when (µs) its latency objective is missed; none where it has none
 --         ok      the code that it ran with, when its success is to be known (see include/success.lua)
 -- Reply accepted · refused · lost · unknown (see astray)
 --
@@ -30,6 +31,7 @@ local protections = ARGV[8] ~= '' and cjson.decode(ARGV[8]) or {}
 local function finish(rec)
   if asked_to_end(rec) then rec[REASON] = '' end -- Too late.
   count(rec, 'completed', 1, observed(RUN_TIMES, now - rec[GRANTED]))
+  if protections.late and now > protections.late then note(rec, 'slow', 1) end
   if protections.ok then note_success(rec[ACTOR], now, protections.ok) end
   if protections.res then keep_result(id, protections.marker or 'v' .. ARGV[6], protections.res) end
   if protections.key then keys().complete(id, protections.key, now) end
