@@ -34,6 +34,10 @@ CALLS: dict[str, list[str]] = {
     "config set": ["HEARTBEAT_TTL 20", "HEARTBEAT_TTL --unset"],
     "chaos network-partition": ["--yes"],
     "metrics": ["--once"],
+    "chaos load-spike": ["--yes"],
+    "chaos task-corrupt": [""],
+    "chaos slow-task": [""],
+    "chaos verify": [""],
 }
 
 #: Settings that a group's commands need, by the group.
@@ -47,6 +51,10 @@ ELSEWHERE = {
     "worker restart": "tests/cli/test_draining.py",
     "chaos worker-kill": "tests/conformance/test_chaos.py",
     "chaos network-partition": "tests/conformance/test_chaos.py",
+    "chaos load-spike": "tests/conformance/test_chaos.py",
+    "chaos task-corrupt": "tests/conformance/test_chaos.py",
+    "chaos slow-task": "tests/conformance/test_chaos.py",
+    "chaos verify": "tests/conformance/test_chaos.py",
 }
 
 #: Commands that ask no Redis, or one of their own.

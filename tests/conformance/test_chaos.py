@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import Any
 
@@ -17,7 +18,8 @@ PATIENCE = 150.0
 
 def chaos(fleet: Harness, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Run an experiment beside the fleet; returns its exit code and what it printed."""
-    words = ["chaos", *arguments, "--yes", "--json"]
+    yes = ["--yes"] * (arguments[0] not in ("task-corrupt", "verify"))
+    words = ["chaos", *arguments, *yes, "--json"]
     command = [sys.executable, "-m", "relier_cli.app", *words]
     done = spawn.run(command, env=fleet.environment(), cwd=fleet.folder, timeout=PATIENCE)
     assert done.stdout, done.stderr
@@ -56,7 +58,7 @@ def settled_in(fleet: Harness, count: int = 2) -> list[Process]:
     return workers
 
 
-@where()
+@where(usual=("embedded",))
 def test_a_worker_loses_its_network_and_is_refused_when_it_is_back(fleets: Fleets) -> None:
     fleet = fleets(chaos_enabled="true", heartbeat_ttl=2)
     workers = settled_in(fleet)
@@ -96,3 +98,74 @@ def test_where_nobody_puts_tasks_back_the_verdict_says_so(fleets: Fleets) -> Non
         assert (code, told["held"]) == (1, False)
         assert "did not run again within 3 s" in told["verdict"]
         assert told["declared_dead_after"] is None
+
+
+@where(usual=("embedded",))
+def test_load_corrupt_messages_and_slow_tasks_end_as_documented(fleets: Fleets) -> None:
+    fleet = fleets(chaos_enabled="true", heartbeat_ttl=1)
+    settled_in(fleet)
+
+    _, spike = chaos(fleet, "load-spike", "--tasks", "300")
+    assert (spike["held"], spike["pushed"], spike["completed"]) == (True, 300, 300), spike
+    _, kept = chaos(fleet, "task-corrupt", "--how", "seal")
+    assert (kept["held"], kept["reason"], kept["sound_completed"]) == (True, "PayloadIntegrityError", kept["sound"]), (
+        kept
+    )
+    _, removed = chaos(fleet, "task-corrupt", "--how", "bytes", "--remove")
+    assert (removed["held"], removed["removed"]) == (True, True), removed
+    assert fleet.dead_ones() == ["PayloadIntegrityError"]
+    for how in ("hard-timeout", "time-limit", "heartbeat", "interpreter"):
+        _, slow = chaos(fleet, "slow-task", "--how", how, "--remove")
+        assert (slow["held"], slow["runs"], slow["resurrection_count"]) == (True, 1, 0), (slow, fleet.report())
+    code, all_ = chaos(fleet, "verify")
+    assert (code, all_["adds_up"], all_["dead_letters"]) == (0, True, 1), all_
+
+
+@where(usual=("embedded",))
+def test_a_worker_that_does_nothing_is_no_success(fleets: Fleets) -> None:
+    fleet = fleets(chaos_enabled="true", heartbeat_ttl=60)
+    (worker,) = settled_in(fleet, 1)
+    worker.signal(signal.SIGSTOP)
+
+    findings = [
+        chaos(fleet, *words, "--within", "1")
+        for words in (["load-spike", "--tasks", "5"], ["task-corrupt"], ["slow-task"])
+    ]
+
+    worker.signal(signal.SIGCONT)
+    assert [code for code, _ in findings] == [1, 1, 1]
+    assert [told["findings"][0] for _, told in findings] == [
+        "5 tasks did not end within 1 s.",
+        "There is no dead letter of it within 1 s.",
+        "It did not end within 1 s.",
+    ]
+
+
+@where(usual=("embedded",))
+def test_what_is_lost_or_not_put_back_is_found(fleets: Fleets) -> None:
+    fleet = fleets(chaos_enabled="true", heartbeat_ttl=1, resurrection_enabled="false")
+    (worker,) = settled_in(fleet, 1)
+    task = fleet.actors.gated.push(fleet.gate())
+    fleet.wait(lambda: fleet.effects("began", task.id), what="a running task")
+    name = worker.identity
+    worker.kill()
+    fleet.wait(lambda: not fleet.store.fleet.present([name])[name], what="silence")
+
+    code, told = chaos(fleet, "verify", "--within", "0")
+    assert (code, told["silent"], told["adds_up"]) == (1, [name], True)
+
+    fleet.store.runner.command("HDEL", fleet.store.keys.shard(task.shard, "")[0], task.id)
+    code, told = chaos(fleet, "verify", "--within", "0")
+    assert (code, told["adds_up"]) == (1, False)
+
+
+@where(usual=("embedded",))
+def test_workers_that_cannot_verify_a_signature_run_what_was_changed(fleets: Fleets) -> None:
+    """That is documented, and what the experiment is to find: they have no key."""
+    fleet = fleets(chaos_enabled="true")
+    settled_in(fleet, 1)
+    fleet.environ["RELIER_SIGNING_KEYS"] = "a:" + 32 * "x"
+
+    code, told = chaos(fleet, "task-corrupt", "--within", "2")
+
+    assert (code, told["sound_completed"]) == (1, told["sound"] + 1), told
