@@ -17,6 +17,7 @@ from relier.measures import (
     MOST,
     Counters,
     Sheet,
+    consumers_of,
     measure_admission,
     measure_burns,
     measure_contents,
@@ -29,6 +30,7 @@ from relier.slo import WINDOWS, Burn, burns_of
 from relier.store import Store
 from relier.store.connection import UNAVAILABLE
 from relier.store.members import Members, Roll
+from relier.store.running_totals import RunningTotals
 from relier.store.state import Contents, contents, server_health
 from relier.store.statistics import Row
 
@@ -53,6 +55,7 @@ class Collection:
         self._settings = settings
         self._adapter = adapter_of(broker)
         self._roll = Roll(store)
+        self._totals = RunningTotals(store)
         self._counters = Counters()
         self._burns: list[Burn] = []
 
@@ -72,7 +75,7 @@ class Collection:
         return sheet
 
     def _read_store(self, sheet: Sheet) -> None:
-        found, members, rows = contents(self._store), self._roll.call(), self._store.statistics.totals()
+        found, members, rows = contents(self._store), self._roll.call(), self._totals.rows()
         measure_contents(found, sheet)
         measure_members(members, sheet)
         self._counters.measure(rows, sheet)
@@ -85,31 +88,27 @@ class Collection:
         self._measure_queues(members, self._queues(found, members, rows), sheet)
 
     def _queues(self, found: Contents, members: Members, rows: Iterable[Row]) -> list[str]:
-        consumed = {queue for told in members.told.values() for queue in told.get("queues", ())}
+        consumed = consumers_of(members)
         others = {queue for queue, _ in found.parked} | {row.queue for row in rows} | set(members.holds.queues)
         known = dict.fromkeys((*self._settings.public_queues, *sorted(consumed), *sorted(others)))
         return [queue for queue in known if queue and not is_internal(queue) and not queue.startswith("(")][:MOST]
 
     def _measure_queues(self, members: Members, queues: list[str], sheet: Sheet) -> None:
-        workers = [told for told in members.told.values() if told.get("role") != "resurrector"]
+        consumers = consumers_of(members)
         for queue in queues:
-            sheet.put("relier_queue_consumers", sum(queue in told.get("queues", ()) for told in workers), queue)
+            sheet.put("relier_queue_consumers", consumers[queue], queue)
             sheet.put("relier_queue_paused", queue in members.holds.queues, queue)
-        depths: list[tuple[str, int | None, float | None]] = []
         try:
-            for queue in queues:
-                depth = self._adapter.depth(queue)
-                depths.append((queue, depth, self._adapter.oldest(queue) if depth else None))
+            heads = self._adapter.heads(queues)
         except _AWAY as error:
             logger.warning("The broker does not answer; no depth is told.", extra={"error": _line(error)})
             sheet.put("relier_broker_up", 0)
             return
         sheet.put("relier_broker_up", 1)
-        for queue, depth, oldest in depths:
+        for queue, (depth, oldest) in heads.items():
             sheet.put("relier_queue_depth", depth, queue)
-            if depth is not None:
-                age = 0.0 if depth == 0 else None if oldest is None else max(0.0, members.now - oldest)
-                sheet.put("relier_queue_oldest_age_seconds", age, queue)
+            age = 0.0 if depth == 0 else None if oldest is None else max(0.0, members.now - oldest)
+            sheet.put("relier_queue_oldest_age_seconds", age, queue)
 
     def reckon_burns(self) -> None:
         """Reckon the burn rates that the next sheets tell. Raises what the store raises."""

@@ -158,6 +158,17 @@ def measure_members(members: Members, sheet: Sheet) -> None:
     _measure_runs(members, sheet)
 
 
+def consumers_of(members: Members) -> Counter[str]:
+    """Return how many workers consume each queue."""
+    alike = Counter(
+        tuple(told.get("queues", ())) for told in members.told.values() if told.get("role") != "resurrector"
+    )
+    found: Counter[str] = Counter()
+    for queues, workers in alike.items():  # Most workers consume the same ones.
+        found.update(dict.fromkeys(queues, workers))
+    return found
+
+
 def _state(told: Mapping[str, object], present: bool | None) -> str:
     state = str(told.get("state") or "alive")
     return (state if state in STATES else "alive") if present else "silent"

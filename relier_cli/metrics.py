@@ -47,7 +47,7 @@ def metrics(
 
 def _print(as_json: bool) -> None:
     from relier.collecting import Collection
-    from relier.metrics import Metrics
+    from relier.metrics import page_of
 
     settings = get_settings()
     known = application(settings)
@@ -59,7 +59,7 @@ def _print(as_json: bool) -> None:
     if as_json:
         print_json(as_data(sheet))
     else:
-        typer.echo(Metrics(lambda: sheet).page()[0].decode(), nl=False)
+        typer.echo(page_of(sheet, is_openmetrics=False).decode(), nl=False)
 
 
 def as_data(sheet: Sheet) -> dict[str, Any]:

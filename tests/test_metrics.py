@@ -21,11 +21,13 @@ from relier.brokers.redis import RelierRedisBroker
 from relier.collecting import Collection
 from relier.errors import RelierConfigError, RelierStartupError
 from relier.exporter import Exporter, listening_address, serve_beside
+from relier.measures import Sheet
 from relier.metric_table import DECISIONS, EVENTS, METRICS, OF_TASKS, OUTCOMES
-from relier.metrics import Metrics
+from relier.metrics import Metrics, page_of
 from relier.settings import Settings
 from relier.store import Store
 from relier.store.holds import Hold
+from relier.store.statistics import Histogram
 from relier_cli.audit import COUNTERS
 from tests import sources
 from tests.cli.conftest import Tasks
@@ -105,6 +107,24 @@ def test_both_official_parsers_read_the_same_numbers(collection: Collection, tas
     assert text_type.startswith("text/plain; version=0.0.4")
     assert openmetrics_type.startswith("application/openmetrics-text; version=1.0.0")
     assert samples(text) == samples(openmetrics, parse_openmetrics)
+
+
+@pytest.mark.parametrize("queue", ['a"b', "back\\slash", "two\nlines", "größe", "", "{le=", "a\\nb"])
+def test_a_name_may_have_any_characters(queue: str) -> None:
+    sheet = Sheet()
+    sheet.put("relier_queue_depth", 3, queue)
+    sheet.put("relier_run_seconds", Histogram(), queue, "actor")
+    for found in (samples(page_of(sheet, False)), samples(page_of(sheet, True), parse_openmetrics)):
+        assert found["relier_queue_depth", ("queue", queue)] == 3
+        assert found["relier_run_seconds_count", ("actor", "actor"), ("queue", queue)] == 0
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.001, 1234567.5, 1e17, 2**53, float("inf")])
+def test_a_number_is_read_as_it_was(value: float) -> None:
+    sheet = Sheet()
+    sheet.put("relier_tasks_waiting", value)
+    assert samples(page_of(sheet, False)) == {("relier_tasks_waiting",): value}
+    assert samples(page_of(sheet, True), parse_openmetrics) == {("relier_tasks_waiting",): value}
 
 
 def test_what_happened_is_told(collection: Collection, tasks: Tasks) -> None:

@@ -12,6 +12,7 @@ from dramatiq.broker import Consumer
 
 from relier.brokers.generic import Adapter, Judge, Weakness
 from relier.brokers.own import OwnBroker
+from relier.brokers.peek import Head
 from relier.brokers.place import Place
 from relier.brokers.stock import RabbitmqAdapter, RedisAdapter
 from relier.brokers.stub import StubAdapter
@@ -106,6 +107,10 @@ class OwnAdapter(Adapter):
 
     def oldest(self, queue: str) -> float | None:
         found: float | None = self.broker.oldest(queue)
+        return found
+
+    def heads(self, queues: Sequence[str]) -> dict[str, Head]:
+        found: dict[str, Head] = self.broker.heads(queues)
         return found
 
     def queues(self) -> set[str]:

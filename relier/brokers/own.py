@@ -15,6 +15,7 @@ from dramatiq.results import Results
 
 from relier.arrivals import mark
 from relier.brokers.delivery import Delivery
+from relier.brokers.peek import Head, heads_of
 from relier.brokers.place import Place
 from relier.brokers.rejected import REASON, refused
 from relier.brokers.results import quiet_results
@@ -125,6 +126,10 @@ class OwnBroker(Broker, ABC):
     def oldest(self, queue: str) -> float | None:
         """Return when the message at a queue's head was made (s since the epoch); None where that cannot be told."""
         return None
+
+    def heads(self, queues: Sequence[str]) -> dict[str, Head]:
+        """Return depth and oldest of several queues."""
+        return heads_of(self, queues)
 
     def queues_with_messages(self) -> set[str]:
         """Return the queues that have messages, where that can be told without their names."""

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from dramatiq import Message
-from dramatiq.common import q_name
+from dramatiq.common import dq_name, q_name
 from dramatiq.errors import DecodeError
+
+#: Sends plain commands in one round trip.
+Commands = Callable[[Sequence[Sequence[str | bytes | int | float]]], list[Any]]
 
 #: About how many keys or messages one call looks at.
 PAGE = 500
+
+
+class Head(NamedTuple):
+    """What is known of a queue from outside."""
+
+    depth: int | None  #: messages that wait in it and its delay lane; None when the broker cannot tell
+    #: When the oldest of them was made (s since the epoch, its producer's clock); None for none, or not known.
+    oldest: float | None
+
+
+class Measurable(Protocol):
+    """What tells of one queue at a time."""
+
+    def depth(self, queue: str) -> int | None: ...
+
+    def oldest(self, queue: str) -> float | None: ...
+
+
+def heads_of(broker: Measurable, queues: Iterable[str]) -> dict[str, Head]:
+    """Ask for one queue after the other; what is empty has no oldest message."""
+    found = {}
+    for queue in queues:
+        depth = broker.depth(queue)
+        found[queue] = Head(depth, broker.oldest(queue) if depth else None)
+    return found
 
 
 def redis_messages(client: Any, namespace: str) -> Iterator[bytes]:
@@ -26,6 +54,29 @@ def redis_messages(client: Any, namespace: str) -> Iterator[bytes]:
 def redis_queues(client: Any, namespace: str) -> set[str]:
     """Return the queues that have messages, waiting or unacknowledged."""
     return {q_name(lane) for _, lane in _lanes(client, namespace)}
+
+
+def redis_heads(run: Commands, namespace: str, queues: Sequence[str]) -> dict[str, Head]:
+    """Return what is known of several queues, in two round trips. `run`: sends commands together."""
+    lanes = [f"{namespace}:{lane}" for queue in queues for lane in (queue, dq_name(queue))]
+    replies = run([command for lane in lanes for command in (("LLEN", lane), ("LINDEX", lane, 0))]) if lanes else []
+    depths = dict(zip(lanes, map(int, replies[::2]), strict=True))
+    firsts = {lane: message_id for lane, message_id in zip(lanes, replies[1::2], strict=True) if message_id}
+    messages = run([("HGET", f"{lane}.msgs", message_id) for lane, message_id in firsts.items()]) if firsts else []
+    made = {lane: _made_at(data) for lane, data in zip(firsts, messages, strict=True)}
+    found = {}
+    for i, queue in enumerate(queues):
+        own = lanes[2 * i : 2 * i + 2]
+        times = [time for time in map(made.get, own) if time is not None]
+        found[queue] = Head(sum(depths[lane] for lane in own), min(times, default=None))
+    return found
+
+
+def _made_at(data: bytes | None) -> float | None:
+    try:
+        return float(Message.decode(data).message_timestamp) / 1000 if data else None
+    except (DecodeError, TypeError):
+        return None  # A worker will find out.
 
 
 def redis_oldest(client: Any, namespace: str, lanes: Iterable[str]) -> float | None:

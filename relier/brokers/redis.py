@@ -18,7 +18,7 @@ from dramatiq.common import dq_name, q_name
 from dramatiq.middleware import Middleware
 
 from relier.brokers.own import OwnBroker
-from relier.brokers.peek import redis_messages, redis_oldest, redis_queues
+from relier.brokers.peek import Head, redis_heads, redis_messages, redis_oldest, redis_queues
 from relier.brokers.place import Place, mark_redis, redis_place
 from relier.brokers.redis_consumer import RedisConsumer
 from relier.brokers.redis_drain import drain_redis
@@ -289,6 +289,9 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
 
     def oldest(self, queue: str) -> float | None:
         return redis_oldest(self.connection, self.namespace, (queue, dq_name(queue)))
+
+    def heads(self, queues: Sequence[str]) -> dict[str, Head]:
+        return redis_heads(self.runner.commands, self.namespace, queues)
 
     def queues_with_messages(self) -> set[str]:
         return redis_queues(self.connection, self.namespace)

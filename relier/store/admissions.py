@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relier.store.connection import Argument, ScriptRunner
+from relier.store.connection import Argument, ScriptCall, ScriptRunner
 from relier.store.keys import SHARDS, Keys, shard_of
 from relier.store.scripts import Script, script
 
@@ -114,16 +114,15 @@ class Admissions:
 
     def usages(self) -> list[Usage]:
         """Return the limits that are in use, the global one first."""
-        found = [usage for shard in range(SHARDS) for usage in self._usages_of(shard)]
+        pages = self._runner.run_many([self._page(shard, "") for shard in range(SHARDS)])
+        found = [_usage(row) for page in pages for row in page]
+        for shard, page in enumerate(pages):
+            while page := self._runner.run(*self._page(shard, page[-1][0].decode())) if page else ():
+                found += map(_usage, page)
         return sorted(found, key=lambda usage: (usage.scope != GLOBAL, usage.scope, usage.window))
 
-    def _usages_of(self, shard: int) -> list[Usage]:
-        found: list[Usage] = []
-        after = ""
-        while page := self._runner.run(script("admissions"), self._keys.admission(shard), (self._now(), after)):
-            found += [_usage(row) for row in page]
-            after = page[-1][0].decode()
-        return found
+    def _page(self, shard: int, after: str) -> ScriptCall:
+        return script("admissions"), self._keys.admission(shard), (self._now(), after)
 
     def forget(self) -> int:
         """Let every limit begin anew; returns how many there were."""

@@ -51,7 +51,7 @@ class Roll:
             int(time[0]) + int(time[1]) / 1e6,
             told,
             self._store.fleet.present(sorted(told)),
-            {_text(worker): [Busy(*what) for what in json.loads(runs)] for worker, runs in busy.items()},
+            _runs(busy),
             {_text(slot): _text(lease) for slot, lease in leases.items()},
             Holds.of(part for pair in holds.items() for part in pair),
             {_text(worker): float(json.loads(owed)["at"]) / 1e6 for worker, owed in obligations.items()},
@@ -61,6 +61,11 @@ class Roll:
         known = self._parsed
         self._parsed = {raw: known.get(raw) or json.loads(raw) for raw in workers.values()}
         return {_text(worker): self._parsed[raw] for worker, raw in workers.items()}
+
+
+def _runs(busy: Mapping[bytes, bytes]) -> dict[str, list[Busy]]:
+    told = json.loads(b"[" + b",".join(busy.values()) + b"]")  # At once: workers are many.
+    return {_text(worker): list(map(Busy._make, runs)) for worker, runs in zip(busy, told, strict=True)}
 
 
 def _pairs(flat: Any) -> dict[bytes, bytes]:

@@ -88,7 +88,7 @@ class Statistics(Calls):
         for reply in self._runner.run_many([self._totals(shard) for shard in range(SHARDS)]):
             _add(sums, reply[0])
             _add_rest(sums, reply)
-        return _rows(sums)
+        return rows_of(sums)
 
     def shard_totals(self, shards: Iterable[int] = range(SHARDS)) -> list[ShardTotals]:
         """Return the totals of each shard, with its counters of the same moment."""
@@ -97,7 +97,7 @@ class Statistics(Calls):
         for shard, (flat, meta) in zip(calls, self._runner.run_many(list(calls.values())), strict=True):
             sums = _sums()
             _add(sums, flat)
-            found.append(ShardTotals(shard, _rows(sums), _counters(meta)))
+            found.append(ShardTotals(shard, rows_of(sums), _counters(meta)))
         return found
 
     def windows(self, *seconds: float) -> list[list[Row]]:
@@ -113,7 +113,7 @@ class Statistics(Calls):
             sums = _sums()
             for flat in self._runner.run_many(list(self._of(periods, first))):
                 _add(sums, flat)
-            found.append(_rows(sums))
+            found.append(rows_of(sums))
         return found
 
     def _totals(self, shard: int) -> ScriptCall:
@@ -193,7 +193,8 @@ def _histogram(codes: Mapping[str, int], first: int) -> Histogram:
     return Histogram(tuple(counts), total / 1e6)
 
 
-def _rows(sums: _Sums) -> list[Row]:
+def rows_of(sums: Mapping[str, Mapping[str, int]]) -> list[Row]:
+    """Return the rows of what was summed by entry and code, in their order."""
     rows = []
     for entry, codes in sorted(sums.items()):
         queue, _, actor = entry.partition("\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from relier.store.packed import unpack_counts
+from relier.store.running_totals import RunningTotals
 from relier.store.statistics import BOUNDS, Row
 from tests.store.desk import SHARD, Desk
 
@@ -61,3 +63,45 @@ def test_a_shard_is_read_with_its_counters(desk: Desk) -> None:
     desk.commit(desk.run())
     (shard,) = desk.store.statistics.shard_totals([SHARD])
     assert shard.counters["completed"] == shard.rows[0]["completed"] == 1
+
+
+def test_totals_that_are_read_again_are_those_that_are_read_anew(desk: Desk) -> None:
+    running = RunningTotals(desk.store)
+    assert running.rows() == desk.store.statistics.totals() == []
+    for task in ("t", "u"):
+        desk.commit(desk.run(task=task), task=task)
+        assert running.rows() == desk.store.statistics.totals() != []
+    desk.wait(61)
+    desk.fail(desk.run(task="v"), task="v")  # What was noted so far is rolled.
+    assert running.rows() == desk.store.statistics.totals()
+    desk.crash("w2", "w")
+    assert running.rows() == desk.store.statistics.totals()
+
+
+def test_totals_are_forgotten_with_the_store(desk: Desk) -> None:
+    running = RunningTotals(desk.store)
+    desk.commit(desk.run())
+    assert running.rows()
+    desk.client.flushall()
+    assert running.rows() == []
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "{}",
+        "{[1]=5}",
+        "{[1]=5,[2]=300,[3]=70000}",
+        "{[0]=29393939,[32]=1,[56]=1.5e15,[57]=2^40}",
+        "{['dead:KeyError']=128,['" + "r" * 40 + "']=7,[2]=255}",
+        "{[1]=-1,[9]=-200,[10]=-70000,[11]=-2^40}",
+    ],
+)
+def test_what_scripts_pack_is_unpacked(desk: Desk, table: str) -> None:
+    packed, flat = desk.client.eval(
+        f"local t, flat = {table}, {{}} for k, v in pairs(t) do flat[#flat + 1] = tostring(k)"
+        " flat[#flat + 1] = string.format('%.0f', v) end return {cmsgpack.pack(t), flat}",
+        0,
+    )
+    expected = {key.decode(): int(n) for key, n in zip(flat[::2], flat[1::2], strict=True)}
+    assert {str(code): n for code, n in unpack_counts(packed).items()} == expected
