@@ -16,7 +16,6 @@ from typing import Any
 import typer
 
 from relier import errors
-from relier.preflight import WITHOUT_EFFECT
 from relier.settings import PREFIX, Settings
 from relier_cli.app import app
 
@@ -44,7 +43,7 @@ def settings_table() -> str:
 
 def _row(name: str, field: Any) -> str:
     expected = (field.json_schema_extra or {}).get("expected", "")
-    meaning = field.description + (" **Without effect in this version.**" if name in WITHOUT_EFFECT else "")
+    meaning = field.description
     cells = (f"`{PREFIX}{name.upper()}`", _DEFAULTS.get(name) or _default(field.default), expected, meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

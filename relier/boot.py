@@ -114,9 +114,13 @@ def use_default_broker(settings: Settings) -> None:
         dramatiq.set_broker(default_broker(settings))
 
 
-def prepare(broker: Broker, settings: Settings) -> None:
+def prepare(broker: Broker, settings: Settings, role: str = "worker") -> None:
     """Install Relier on the broker and look at Redis and the broker. Raises `RelierStartupError`."""
     store = installation_of(install(broker, settings)).store
+    if settings.otel_enabled:
+        from relier.tracing import provide  # Else OpenTelemetry is not imported.
+
+        provide(settings, role)
     check_redis(store.client, settings, [broker_check(broker), check_integrity])
     check_checkpoint_folder(settings)
     record_format(store, settings)

@@ -68,7 +68,7 @@ class Checkpoint:
             self._data = None
         else:
             where: Where = "s" if len(data) <= SMALL else "k"
-            self._record(where, data)
+            self._record(where, data, len(data))
             self._data = data
         self._value = _UNREAD
 
@@ -94,19 +94,21 @@ class Checkpoint:
         reference = files.write(run.task_id, run.stamp.shard, data)
         failpoints.hit("checkpoint-written")
         try:
-            self._record("f", reference.encode())
+            self._record("f", reference.encode(), len(data))
         except (StoreError, StaleFenceError) as error:
             # Refused. What else cuts a run short, an interrupt too, may come after the store took note.
             if not isinstance(error, StoreUnavailableError):
                 files.remove(run.task_id, reference)
             raise
 
-    def _record(self, where: Where, kept: bytes) -> None:
+    def _record(self, where: Where, kept: bytes, size: int) -> None:
         """Let the store take note, and remove the file before, which nothing refers to any more."""
         run, keep = self._run, self._process.store.checkpoints.keep
         old = self._process.patiently(lambda: keep(run.worker_id, run.sending, run.fence, where, kept))
         self._where = where.encode() + kept
         failpoints.hit("checkpoint-recorded")
+        if run.trace is not None:
+            run.trace.event("checkpoint", kept=where, bytes=size)
         if old:
             self._process.checkpoint_files.remove(run.task_id, old[1:])
 

@@ -125,6 +125,8 @@ class Claiming:
         stamp = stamp_of(self.message)
         sending = sending_of(self.broker, self.message, stamp, self.process.settings)
         run = Run(self.message, stamp, sending, self.process.identity, self.process.generation)
+        if self.process.tracing is not None:
+            self.process.tracing.begin(run)
         # Only now: whoever is declared dead in between still has the old identity, and is refused.
         self._drop_if_not_ours()
         return run
@@ -164,6 +166,8 @@ class Claiming:
         run.phase = Phase.RUNNING
         run.checkpoint = Checkpoint(self.process, run, claim.checkpoint)
         self.message.relier_run = run
+        if run.trace is not None:
+            run.trace.granted(run, claim)
         if claim.crashes:
             logger.info("Running a task again after a crash.", extra={"task": run.task_id, "crashes": claim.crashes})
         return run

@@ -72,6 +72,7 @@ class Closing(Claiming):
 
     def _give_up(self, run: Run) -> NoReturn:
         """Leave a task that is no longer ours alone."""
+        run.trace_end("lost")
         self.process.runs.remove(run)
         self.message.relier_run = None
         self._skip("the run was lost")
@@ -96,10 +97,13 @@ class Closing(Claiming):
             protections=json.dumps(protections) if protections else "",
         )
         if not hooks and self.process.deferred.may_wait(self.broker, run):
+            if run.trace is not None:
+                run.trace.code_ended()
             self.process.deferred.put(run, commit)
             self._deferred = True
             return
         self._close(run, commit.conclude)
+        run.trace_end("completed")
         run.hooks_pending, run.settles = hooks, True
         failpoints.hit("committed")
 
@@ -118,6 +122,7 @@ class Closing(Claiming):
         verdict = self._close(run, lambda: self.tasks.fail(run.worker_id, run.sending, run.fence, failure))
         run.final_failure = verdict == "dead"  # Also when a retry was asked for: the store counts identical failures.
         failpoints.hit("failed")
+        run.trace_end(verdict, error, reason=failure.reason, kind=str(self._kind))
         if verdict == "discarded":
             run.settles = True
             tell_ended(run, error)
@@ -140,6 +145,7 @@ class Closing(Claiming):
     def _discard(self, run: Run, reason: str) -> None:
         remember = self._remembered_for(reason)
         self._close(run, lambda: self.tasks.discard(run.worker_id, run.sending, run.fence, reason, remember=remember))
+        run.trace_end("discarded", reason=reason)
         run.settles = True
 
     def _remembered_for(self, reason: str) -> float:

@@ -162,11 +162,13 @@ class DeferredCommits:
         run = deferred.run
         if run.phase is Phase.CLOSED and ours:
             run.settles = True
+            run.trace_end("completed")
             failpoints.hit("committed")
         elif run.phase is Phase.RUNNING:
             self._give_away(run)
         elif run.phase is Phase.LOST and not deferred.answered:
             logger.warning("A run came too late: its task has moved on.", extra={"task": run.task_id})
+            run.trace_end("lost")
             self._process.runs.remove(run)
         deferred.answer()
         if self._waiting.get(deferred.thread) is deferred:  # Last: whatever an interrupt cuts short is seen to again.

@@ -42,6 +42,9 @@ LOOK = 0.02
 #: How long (s) the main process gets to read the last log lines.
 FAREWELL = 0.03
 
+#: What else is to be told before a process ends in order, as far as there is time.
+farewells: list[Callable[[], object]] = []
+
 
 def _find_prctl() -> Callable[..., int] | None:
     if not sys.platform.startswith("linux"):
@@ -167,7 +170,7 @@ def end_in_order(drain: Drain | None) -> None:
     while not drain.is_stuck and time.monotonic() < latest:
         time.sleep(LOOK)
     log.info("Everything is handed over; ending without the threads that are still busy.")
-    _exit(drain.exit_code)
+    _exit(drain.exit_code, latest)
 
 
 def _end_before_work(drain: Drain | None) -> NoReturn:
@@ -188,10 +191,11 @@ def _end_without_python(at: float) -> None:
         log.debug("A task that holds the interpreter will hold up the end.")
 
 
-def _exit(code: int) -> NoReturn:
-    """End this process now; what it logged is passed on first."""
-    flushing = threading.Thread(target=logging.shutdown, daemon=True)
-    flushing.start()
-    flushing.join(FAREWELL)
+def _exit(code: int, latest: float = 0.0) -> NoReturn:
+    """End this process now; what it logged is passed on first, and the farewells until `latest` (monotonic)."""
+    for call in (*farewells, logging.shutdown):
+        telling = threading.Thread(target=call, daemon=True)
+        telling.start()
+        telling.join(max(FAREWELL, latest - time.monotonic() if call in farewells else 0.0))
     time.sleep(FAREWELL)
     os._exit(code)

@@ -117,6 +117,7 @@ class Execution(Closing):
     def _replay(self, run: Run, claim: Claim) -> Any:
         """Return or raise the stored end of the task, so that only its hooks run (R7)."""
         run.phase, run.hooks_pending, run.settles = Phase.CLOSED, True, True
+        run.trace_end("replayed")
         if claim.outcome == "dead":
             run.final_failure = True
             failure = decode_failure(claim.result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import dramatiq.broker
 from dramatiq import Broker
@@ -31,6 +31,9 @@ from relier.process import WorkerProcess
 from relier.settings import Settings, get_settings
 from relier.store import Store, get_store
 
+if TYPE_CHECKING:
+    from relier.tracing import Tracing
+
 
 class Installation:
     """Relier on one broker: its settings, its store, and the worker process once there is one."""
@@ -39,6 +42,8 @@ class Installation:
         self.settings = settings
         self.role = "worker"
         self.process: WorkerProcess | None = None
+        #: Makes spans; None without traces.
+        self.tracing: Tracing | None = None
         #: How that process goes out of service.
         self.drain: Drain | None = None
 
@@ -64,6 +69,10 @@ def install(broker: Broker, settings: Settings | None = None) -> Broker:
     broker.__dict__["relier_installation"] = installation
     _replace_middleware(broker, installation)
     adapter.protect(installation)
+    if installation.settings.otel_enabled:
+        from relier.tracing import Tracing  # Else OpenTelemetry is not imported.
+
+        installation.tracing = Tracing(broker)
     return broker
 
 

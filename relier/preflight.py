@@ -214,21 +214,5 @@ def _kind(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", "server", text)
 
 
-#: Settings of the contract whose features this version does not have yet.
-WITHOUT_EFFECT = frozenset(
-    {
-        "otel_enabled",
-        "otel_exporter_otlp_endpoint",
-    }
-)
-
-
-def _effect(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
-    idle = sorted(f"RELIER_{name.upper()}" for name in settings.model_fields_set & WITHOUT_EFFECT)
-    if idle:
-        message = f"Set, but without effect in this version: {', '.join(idle)}."
-        yield Finding("warning", "settings", message, "Unset them, and do not rely on what they promise.")
-
-
 #: In the order of the report; the first error is the one that refuses the start.
-CHECKS: tuple[Check, ...] = (_eviction, _version, _role, _persistence, _clock, _kind, _effect)
+CHECKS: tuple[Check, ...] = (_eviction, _version, _role, _persistence, _clock, _kind)

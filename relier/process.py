@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dramatiq import Broker
 
@@ -34,6 +34,9 @@ from relier.runs import LocalRuns, Phase, Run
 from relier.settings import Settings
 from relier.store import Store
 from relier.store.connection import UNAVAILABLE
+
+if TYPE_CHECKING:
+    from relier.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ class WorkerProcess:
         self.hosting = find_hosting(role)
         self.identity = new_identity()
         self.runs = LocalRuns()
+        #: Makes spans; None without traces.
+        self.tracing: Tracing | None = None
         self.quarters = Quarters()
         self.loops = EventLoops()
         self.deferred = DeferredCommits(self)
@@ -276,6 +281,7 @@ class WorkerProcess:
                 run.message.give_back = False
                 self.hand_custody(run)
         failpoints.hit("handed-over")
+        run.trace_end("handed over" if handed else "lost", reason=why)
         run.stop()
         return handed
 

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dramatiq import Message
 from dramatiq.errors import ActorNotFound, DecodeError
@@ -29,6 +29,9 @@ from relier.store import Due, Parking, Sending, Settled, Store
 from relier.store.holds import NO_HOLDS
 from relier.store.notices import is_notice
 from relier.store.survey import NEWER_VERSION, UNKNOWN_ACTOR
+
+if TYPE_CHECKING:
+    from relier.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +55,14 @@ class Publisher:
       store: where the records are.
       lanes: how the broker is reached.
       settings: batch size, grace.
+      tracing: makes spans of what is put back after a crash.
     """
 
-    def __init__(self, store: Store, lanes: Lanes, settings: Settings) -> None:
+    def __init__(self, store: Store, lanes: Lanes, settings: Settings, tracing: Tracing | None = None) -> None:
         self.store = store
         self.lanes = lanes
         self.settings = settings
+        self._tracing = tracing
         self.routes = Routes(settings)
         self._integrity = Integrity.of(settings)
         self._share = 0
@@ -86,13 +91,16 @@ class Publisher:
         copies = [(due, self._copy(due, route.queue)) for due, route in routed if route.queue]
         ready = self._let_through([(due, message) for due, message in copies if message is not None])
         failpoints.hit("before-publish")
+        began = time.time_ns()
         self.lanes.publish([message for _, message in ready])
         failpoints.hit("published")
         grace = self.settings.resurrection_claim_grace_period
         self.store.tasks.mark_published([due for due, _ in ready], grace, max(grace, LONGEST_GRACE))
         failpoints.hit("marked")
-        for due, _ in ready:
+        for due, message in ready:
             _log_publication(due)
+            if self._tracing is not None and due.crashes:
+                self._tracing.resurrected(due, message, began)
         held = [(due, route.held) for due, route in routed if route.held]
         self._park(held)
         return bool(ready or held)

@@ -19,6 +19,7 @@ from relier.store.fleet import Busy
 
 if TYPE_CHECKING:
     from relier.checkpoints import Checkpoint
+    from relier.tracing import TaskSpan
 
 #: Of how many queues and actors a worker tells what runs: a beat stays small.
 BUSY_TOLD = 50
@@ -68,8 +69,15 @@ class Run:
     is_interrupted: bool = False
     #: What an earlier run left of its work, and where this one leaves its own; from the grant on.
     checkpoint: Checkpoint | None = None
+    #: Its span; None without traces.
+    trace: TaskSpan | None = None
     #: Held while the run is closed or adopted, so that one does not overtake the other.
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def trace_end(self, outcome: str, error: BaseException | None = None, **attributes: str | int | float) -> None:
+        """End its span, if it has one, with what became of it."""
+        if self.trace is not None:
+            self.trace.end(outcome, error, **attributes)
 
     def stop(self) -> None:
         """Ask the user code to stop where that is possible, or not to begin."""

@@ -40,6 +40,8 @@ class SoftTimeout:
         after, self.at = self.at, math.inf
         extra = {"task": self._run.task_id, "actor": self._run.actor_name, "seconds": after}
         logger.warning("A task takes longer than its soft timeout.", extra=extra)
+        if self._run.trace is not None:
+            self._run.trace.event("soft timeout", seconds=after)
         if self._hook is None:
             return
         thread = threading.Thread(

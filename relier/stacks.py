@@ -1,4 +1,4 @@
-"""Where a coroutine is: the stack of one that waits."""
+"""Where code is: the stack of a coroutine that waits, and the frames that an exception went through."""
 
 from __future__ import annotations
 
@@ -29,3 +29,29 @@ def _frames(awaited: Any) -> Iterator[FrameType]:
 
 def _first(thing: Any, *names: str) -> Any:
     return next((value for name in names if (value := getattr(thing, name, None)) is not None), None)
+
+
+#: Longest text (characters) of the frames of an exception.
+FRAMES_KEPT = 8_000
+
+
+def type_name(error: BaseException) -> str:
+    """Return an exception's type as tracebacks name it."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def frames_of(error: BaseException) -> str:
+    """Return the traceback of an exception without what it says: its text may hold a payload.
+
+    Of what it came from, the types are named.
+    """
+    text = "".join(traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__)).format())
+    causes, seen = [type_name(error)], {id(error)}
+    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        if id(cause) in seen:
+            break
+        seen.add(id(cause))
+        causes.append(type_name(cause))
+        error = cause
+    return f"{text[-FRAMES_KEPT:]}{', from '.join(causes)}"

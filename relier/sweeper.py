@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 
 import redis
@@ -67,7 +69,7 @@ class Sweeper:
             settings.resurrection_check_interval,
         )
         self.lanes = Lanes(process.broker)
-        self.publisher = Publisher(process.store, self.lanes, settings)
+        self.publisher = Publisher(process.store, self.lanes, settings, process.tracing)
         self._absent: set[str] = set()
         self.leases = Leases(process.store, lambda: process.identity, dedicated, lambda w: w in self._absent)
         #: Why a resurrector is of no use here; '' while it is.
@@ -152,15 +154,21 @@ class Sweeper:
         if owed is None:
             return
         put_back = 0
-        for first in range(0, SHARDS, BURIED_AT_ONCE):
-            put_back += self._bury(worker, list(range(first, first + BURIED_AT_ONCE)), owed["how"])
-            failpoints.hit("buried-some")
+        with self._burying(worker) as tell:
+            for first in range(0, SHARDS, BURIED_AT_ONCE):
+                put_back += self._bury(worker, list(range(first, first + BURIED_AT_ONCE)), owed["how"])
+                failpoints.hit("buried-some")
+            tell(put_back)
         failpoints.hit("before-give-back")
         self.lanes.give_back(owed["told"])
         failpoints.hit("buried")
         self.store.fleet.fulfilled(worker)
         if put_back:
             logger.info("Buried a worker.", extra={"worker": worker, "tasks": put_back})
+
+    def _burying(self, worker: str) -> AbstractContextManager[Callable[[int], None]]:
+        tracing = self.process.tracing
+        return nullcontext(lambda _: None) if tracing is None else tracing.burying(worker)
 
     def _bury(self, worker: str, shards: list[int], how: str) -> int:
         put_back = 0

@@ -38,7 +38,7 @@ def run_resurrector(
             "RELIER_RESURRECTION_ENABLED is false: a resurrector would do nothing. Refusing to start."
         )
     broker = _workers_broker(settings, modules or [])
-    prepare(broker, settings)
+    prepare(broker, settings, "resurrector")
     run(broker, settings)
 
 

@@ -146,7 +146,6 @@ def documented_commands(page: Path) -> Iterator[str]:
             if block.language == "sh" or line.startswith("$ "):
                 yield line.removeprefix("$ ").partition("#")[0].rstrip("& ")
     prose = FENCE.sub("", page.read_text(encoding="utf-8"))
-    prose = re.sub(r"^.*\*\*Without effect.*$", "", prose, flags=re.MULTILINE)  # features that are not there yet
     yield from re.findall(r"`((?:rl|make|python) [^`]+)`", prose)
 
 

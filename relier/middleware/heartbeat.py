@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+#: How long (s) a process that ends in order waits for the spans that it has not exported.
+FLUSH_WITHIN = 1.0
+
+
 class CannotJoinError(RelierStartupError, MiddlewareError):
     """A worker that cannot join the fleet must not run tasks: nobody would notice its death.
 
@@ -67,6 +71,7 @@ class Heartbeat(Middleware):
         if adapter.delays_in_store:  # So this lane carries orphans: share them.
             worker.delay_prefetch = worker.queue_prefetch
         process = WorkerProcess(broker, self.installation.store, settings, self.installation.role)
+        process.tracing = self.installation.tracing
         queue = worker.work_queue = RecoveryFirst(process.deferred)
         adapter.works_from(queue.take_out)
         if settings.chaos_enabled:
@@ -129,6 +134,8 @@ class Heartbeat(Middleware):
         if process is None or drain is None:
             return
         code = drain.exit_code if process.stop() else KILLED
+        if process.tracing is not None:
+            process.tracing.flush(FLUSH_WITHIN)
         if code and _owns_process(process):
             raise SystemExit(code)
 

@@ -18,13 +18,15 @@ from relier.store.verdicts import Claim, Failure, Reconciled, Sending, Settled, 
 
 def _protections(sending: Sending) -> str:
     """Tell what a claim needs to know of the task's protections; '' for a task that has none."""
-    if sending.key is None and not sending.unsigned and not sending.job and not sending.on_dead:
+    if not (sending.key or sending.unsigned or sending.job or sending.on_dead or sending.span):
         return ""
     told: dict[str, Any] = {"key": sending.key.terms()} if sending.key is not None else {}
     if sending.job:
         told["job"] = {"k": sending.job, "n": sending.rank}
     if sending.on_dead:
         told["dead"] = sending.on_dead
+    if sending.span:
+        told["span"] = sending.span
     return json.dumps({**told, "unsigned": 1} if sending.unsigned else told)
 
 
@@ -73,9 +75,17 @@ class Tasks(SweeperCalls, CustodyCalls):
         if len(reply) <= 3:
             age, crashes = [*map(int, reply[1:]), 0, 0][:2]
             return Claim(verdict, crashes=crashes, age=age / 1e6)
-        fence, attempt, crashes, suspect, result, outcome, checkpoint = reply[1:8]
+        fence, attempt, crashes, suspect, result, outcome, checkpoint, span = reply[1:9]
         return Claim(
-            verdict, int(fence), int(attempt), int(crashes), bool(suspect), result, decode(outcome), checkpoint
+            verdict,
+            int(fence),
+            int(attempt),
+            int(crashes),
+            bool(suspect),
+            result,
+            decode(outcome),
+            checkpoint,
+            span=decode(span),
         )
 
     def commit(

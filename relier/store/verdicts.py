@@ -60,6 +60,7 @@ class Claim:
     outcome: str = ""  #: for a replay: completed or dead
     checkpoint: bytes = b""  #: what the last run left of its work
     age: float = 0.0  #: for a refusal: seconds for which the store has had the task
+    span: str = ""  #: the trace context of the task's run before this one; '' when it had none
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,3 +223,4 @@ class Sending:
     on_dead: str = ""  #: who is told when it is dead (see `relier.sending.told_of_death`)
     job: str = ""  #: the digest of its job key, which also decided its shard
     rank: int = 0  #: that of its push under the job key; 0: unknown
+    span: str = ""  #: the trace context of the run that claims it; '' without traces

@@ -268,3 +268,21 @@ def test_a_task_that_a_takeover_makes_a_suspect_waits_for_a_copy_that_says_so(
 
     assert desk.claim("w2", "b", slot=True).verdict is Verdict.HELD
     assert (desk.state("b"), desk.record("b").crashes) == ("s", 1)
+
+
+# -- traces -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_tells_the_trace_context_of_the_run_before(desk: Desk) -> None:
+    assert desk.claim(span="first").span == ""
+    desk.bury("w1")
+    again = desk.claim("w2", span="second", seen=desk.record().fence)
+    assert (again.verdict, again.span) == (Verdict.GRANTED, "first")
+    desk.fail(again.fence, "w2", retry=True)
+    desk.wait(1000)
+    third = desk.claim("w2", span="third", seen=desk.record().fence)
+    assert (third.verdict, third.attempt, third.span) == (Verdict.GRANTED, 1, "second")
+    desk.bury("w2")
+    assert desk.claim("w3", seen=desk.record().fence).span == "third", "its own is empty: it makes no traces"
+    desk.bury("w3")
+    assert desk.claim("w4", seen=desk.record().fence).span == ""

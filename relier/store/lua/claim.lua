@@ -12,7 +12,8 @@
 --         job    its job key: k the digest, n the rank of its push; see include/job.lua
 --         dead        who is told when it is dead (see include/record.lua)
 --         unsigned    1 if nobody has signed it and it is accepted all the same
--- Reply {verdict, fence, attempt, crashes, suspect, result, outcome, checkpoint}
+--         span        the trace context of this run
+-- Reply {verdict, fence, attempt, crashes, suspect, result, outcome, checkpoint, trace context of the run before}
 --       granted · taken-over (granted, after a crash) · replay (run only the hooks) · duplicate (the same, with the
 --       result of the task that completed under its key) · busy · stale · settled · held ·
 --       fenced (the caller was declared dead) · newer (a newer format; leave it)
@@ -40,6 +41,7 @@ local caller, id, nonce, seen = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local slot_free, max_crashes, keep = ARGV[6] == '1', tonumber(ARGV[8]), tonumber(ARGV[13])
 local protections = ARGV[15] ~= '' and cjson.decode(ARGV[15]) or {}
 local key, job = protections.key, protections.job
+local span_before = ''
 
 settle_rest(17, keep)
 if buried(caller) then return { 'fenced' } end
@@ -48,7 +50,7 @@ if newer then return { 'newer' } end
 
 local function reply(verdict)
   return { verdict, int(rec[FENCE]), rec[ATTEMPT], rec[CRASHES], rec[SUSPECT] and 1 or 0, rec[RESULT], rec[OUTCOME],
-           rec[CHECKPOINT] }
+           rec[CHECKPOINT], span_before }
 end
 
 local function own(state)
@@ -56,6 +58,7 @@ local function own(state)
   rec[STATE], rec[FENCE], rec[OWNER], rec[NONCE], rec[GRANTED] = state, next_fence(now, math.max(seen, rec[FENCE])), caller, nonce, now
   if seen > 0 then rec[STICKY] = true end
   rec[DECLINED] = 0
+  span_before, rec[SPAN] = rec[SPAN], protections.span or ''
   redis.call('ZREM', DUE, id)
   redis.call('ZADD', OWN, ARGV[14], id)
   save(id, rec)

@@ -1,0 +1,319 @@
+"""Traces through OpenTelemetry. The only module that imports it, and imported only when `RELIER_OTEL_ENABLED` is set.
+
+A push is a producer span whose context travels in the stamp, under the seal. Each run of the task is a consumer span
+under it, with a link to the run before. No span has an argument, a result, or an exception's text.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from dramatiq import Broker, Message
+from dramatiq.common import q_name
+from dramatiq.middleware import Middleware
+
+from relier import __version__, log_context
+from relier.ending import farewells
+from relier.envelope import OPTION, Fresh, stamp_of
+from relier.errors import RelierStartupError
+from relier.queues import is_internal
+from relier.runs import Run
+from relier.sending import is_first_hand
+from relier.settings import Settings
+from relier.span_export import QuietExporter, delay_ms, resource_attributes, traces_url
+from relier.stacks import frames_of, type_name
+from relier.store import HOOKS_ONLY, Claim, Due
+
+MISSING = (
+    "RELIER_OTEL_ENABLED is true, but OpenTelemetry is not installed ({missing}). Refusing to start. Install it with"
+    " `pip install 'relier-dramatiq[otel]'`, or unset RELIER_OTEL_ENABLED."
+)
+
+try:
+    from opentelemetry import context, trace
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError as error:
+    raise RelierStartupError(MISSING.format(missing=error.name)) from None
+
+__all__ = ["TaskSpan", "Tracing", "provide"]
+
+#: The fields of the stamp that hold the context of the push, as W3C's headers of these names.
+HEADERS = {"tp": "traceparent", "ts": "tracestate"}
+#: Longest text (characters) that is taken for such a header.
+LONGEST = 512
+
+#: Names of OpenTelemetry's semantic conventions for messaging; the library has them as incubating ones only.
+SYSTEM, OPERATION, OPERATION_TYPE = "messaging.system", "messaging.operation.name", "messaging.operation.type"
+DESTINATION, MESSAGE_ID, COUNT = "messaging.destination.name", "messaging.message.id", "messaging.batch.message_count"
+BODY_SIZE, CLIENT_ID = "messaging.message.body.size", "messaging.client.id"
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """Makes spans of what one broker's messages go through.
+
+    Each uses the global tracer provider of the moment: the application's, or the one of `provide`.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._tracer = trace.get_tracer("relier", __version__)
+        self._thread = threading.local()
+        if _ids not in log_context.trace_ids:
+            log_context.trace_ids.append(_ids)
+        self._trace_pushes(broker)
+        broker.middleware.insert(0, _Contexts(self))
+
+    # -- pushes -------------------------------------------------------------------------------------------------
+
+    def _trace_pushes(self, broker: Any) -> None:
+        enqueue, enqueue_many = broker.enqueue, getattr(broker, "enqueue_many", None)
+
+        def traced(message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+            if not _is_new(message):
+                return enqueue(message, delay=delay)  # type: ignore[no-any-return]
+            with self._sending([message]) as span:
+                sent: Message[Any] = enqueue(message, delay=delay)
+                span.set_attribute(MESSAGE_ID, stamp_of(sent or message).task_id)
+                return sent
+
+        def traced_many(messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+            batch = list(messages)
+            if not any(map(_is_new, batch)):
+                return enqueue_many(batch)  # type: ignore[no-any-return,misc]
+            with self._sending(batch):
+                return enqueue_many(batch)  # type: ignore[no-any-return,misc]
+
+        broker.enqueue = traced
+        if enqueue_many is not None:
+            broker.enqueue_many = traced_many
+
+    @contextmanager
+    def _sending(self, messages: list[Message[Any]]) -> Iterator[trace.Span]:
+        """Let what is enqueued meanwhile carry the context of a producer span."""
+        queues, actors = {q_name(m.queue_name) for m in messages}, {m.actor_name for m in messages}
+        attributes = _attributes("send", "send", queues.pop() if len(queues) == 1 else "")
+        if len(actors) == 1:
+            attributes["relier.actor"] = actors.pop()
+        if len(messages) > 1:
+            attributes[COUNT] = len(messages)
+        with self._tracer.start_as_current_span(
+            _name(attributes),
+            kind=SpanKind.PRODUCER,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield span
+            except BaseException as error:
+                _note_failure(span, error)
+                raise
+
+    # -- runs ---------------------------------------------------------------------------------------------------
+
+    def begin(self, run: Run) -> None:
+        """Begin the span of a run that is about to be claimed; it counts only once it is granted."""
+        attributes = _attributes("process", "process", run.sending.queue)
+        attributes[MESSAGE_ID], attributes[CLIENT_ID] = run.task_id, run.worker_id
+        attributes[BODY_SIZE], attributes["relier.actor"] = len(run.sending.body), run.actor_name
+        parent = _context_of(run.message.options.get(OPTION))
+        span = self._tracer.start_span(_name(attributes), context=parent, kind=SpanKind.CONSUMER, attributes=attributes)
+        if span.get_span_context().is_valid:
+            run.trace = TaskSpan(span, self._attach)
+            run.sending = replace(run.sending, span=_headers(span)["traceparent"])
+
+    def _attach(self, span: trace.Span) -> None:
+        self.detach()
+        self._thread.token = context.attach(trace.set_span_in_context(span))
+
+    def detach(self) -> None:
+        """Leave the context of the calling thread's last run."""
+        token, self._thread.token = getattr(self._thread, "token", None), None
+        if token is not None:
+            context.detach(token)
+
+    # -- recovery -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def burying(self, worker: str) -> Iterator[Callable[[int], None]]:
+        """Make a span of a burial; gives what is to be told how many tasks were put back."""
+        with self._tracer.start_as_current_span(
+            "bury", context=context.Context(), attributes={"relier.dead_worker": worker}
+        ) as span:
+            yield lambda tasks: span.set_attribute("relier.tasks", tasks)
+
+    def resurrected(self, due: Due, message: Message[Any], began: int) -> None:
+        """Make a span, in the task's own trace, of a copy that was published after a crash; `began`: in ns."""
+        attributes = _attributes("resurrect", "send", due.queue)
+        attributes |= {MESSAGE_ID: due.task_id, "relier.actor": due.actor, "relier.crashes": due.crashes}
+        span = self._tracer.start_span(
+            _name(attributes),
+            context=_context_of(message.options.get(OPTION)),
+            kind=SpanKind.PRODUCER,
+            attributes=attributes,
+            start_time=began,
+        )
+        span.end()
+
+    def flush(self, within: float) -> None:
+        """Export what has ended, for at most so many seconds."""
+        flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+        if flush is not None:
+            flushing = threading.Thread(target=flush, name="relier-flush", daemon=True)
+            flushing.start()
+            flushing.join(within)
+
+
+class TaskSpan:
+    """The span of one run. It ends once; without that it is never seen."""
+
+    __slots__ = ("_attach", "_code_ended", "_open", "_span")
+
+    def __init__(self, span: trace.Span, attach: Callable[[trace.Span], None]) -> None:
+        self._span = span
+        self._attach = attach
+        #: Whoever takes it ends the span.
+        self._open = [True]
+        self._code_ended: int | None = None
+
+    def granted(self, run: Run, claim: Claim) -> None:
+        """Note what the store said, and let the calling thread's code be in this span."""
+        span = self._span
+        span.set_attribute("relier.fence", run.fence)
+        span.set_attribute("relier.attempt", run.attempt)
+        span.set_attribute("relier.crashes", run.crashes)
+        if claim.span and claim.span != run.sending.span:
+            before = trace.get_current_span(_context_of({"tp": claim.span})).get_span_context()
+            span.add_link(before, {"relier.link": "earlier run"})
+        if claim.verdict in HOOKS_ONLY:
+            span.set_attribute("relier.replay", True)
+        elif run.crashes:
+            span.add_event("resurrected", {"relier.crashes": run.crashes})
+        self._attach(span)
+
+    def event(self, name: str, **attributes: str | int | float) -> None:
+        """Note what happened just now."""
+        self._span.add_event(name, {f"relier.{key}": value for key, value in attributes.items()})
+
+    def code_ended(self) -> None:
+        """Note that the run is over but for the store's answer."""
+        self._code_ended = time.time_ns()
+
+    def end(self, outcome: str, error: BaseException | None = None, **attributes: str | int | float) -> None:
+        """End the span with what became of the run; a second call changes nothing."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        self._span.set_attributes({"relier.outcome": outcome, **{f"relier.{k}": v for k, v in attributes.items()}})
+        if error is not None:
+            _note_failure(self._span, error)
+        self._span.end(end_time=self._code_ended)
+
+
+class _Contexts(Middleware):
+    """Puts the context of a push into its stamp before that is sealed, and ends that of a run after its hooks."""
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        option = message.options.get(OPTION)
+        if isinstance(option, dict) and (type(option) is Fresh or not {"g", "f"} & option.keys()):
+            headers = _headers(trace.get_current_span())
+            option.update({field: headers[name] for field, name in HEADERS.items() if headers.get(name)})
+
+    def before_process_message(self, broker: Broker, message: Any) -> None:
+        self._tracing.detach()
+
+    def after_process_message(
+        self, broker: Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        self._tracing.detach()
+
+    def after_skip_message(self, broker: Broker, message: Any) -> None:
+        self._tracing.detach()
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def _is_new(message: Message[Any]) -> bool:
+    """Whether a task begins with this message: it is pushed, or follows another one."""
+    if is_internal(message.queue_name):
+        return False
+    return type(message.options.get(OPTION)) is Fresh or is_first_hand(message)
+
+
+def _attributes(operation: str, kind: str, queue: str) -> dict[str, Any]:
+    attributes = {SYSTEM: "dramatiq", OPERATION: operation, OPERATION_TYPE: kind}
+    return {**attributes, DESTINATION: queue} if queue else attributes
+
+
+def _name(attributes: Mapping[str, Any]) -> str:
+    return f"{attributes[OPERATION]} {attributes.get(DESTINATION, '')}".rstrip()
+
+
+def _headers(span: trace.Span) -> dict[str, str]:
+    """Return W3C's headers for a span's context; none when it has no valid one."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier, trace.set_span_in_context(span, context.Context()))
+    return carrier
+
+
+def _context_of(option: Any) -> context.Context:
+    """Return the context that a stamp carries; an empty one for none, or for one that is broken."""
+    empty = context.Context()
+    if not isinstance(option, dict):
+        return empty
+    headers = {name: option[field] for field, name in HEADERS.items() if field in option}
+    if not all(isinstance(value, str) and len(value) <= LONGEST for value in headers.values()):
+        return empty
+    return _propagator.extract(headers, empty)
+
+
+def _note_failure(span: trace.Span, error: BaseException) -> None:
+    """Note an exception: its type, and where it came from. Its text may hold a payload."""
+    kind = type_name(error)
+    span.set_status(Status(StatusCode.ERROR, kind))
+    span.set_attribute("error.type", kind)
+    span.add_event("exception", {"exception.type": kind, "exception.stacktrace": frames_of(error)})
+
+
+def _ids() -> dict[str, str]:
+    at = trace.get_current_span().get_span_context()
+    if not at.is_valid:
+        return {}
+    return {"trace_id": trace.format_trace_id(at.trace_id), "span_id": trace.format_span_id(at.span_id)}
+
+
+# -- where spans go ----------------------------------------------------------------------------------------------------
+
+
+def provide(settings: Settings, role: str) -> None:
+    """Export this process's spans by OTLP over HTTP, unless the application has set a tracer provider.
+
+    For processes that are ours, once the application's modules are imported. Raises `RelierStartupError`.
+    """
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise RelierStartupError(MISSING.format(missing=error.name)) from None
+    exporter: Any = QuietExporter(OTLPSpanExporter(endpoint=traces_url(settings.otel_exporter_otlp_endpoint)))
+    # It would wait for a collector that is away when the process ends; see `Tracing.flush`.
+    provider = TracerProvider(resource=Resource.create(resource_attributes(role)), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms()))
+    trace.set_tracer_provider(provider)
+    farewells.append(provider.force_flush)
