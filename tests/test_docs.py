@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import typer
 
+from relier.account import COUNTERS
 from relier.settings import PREFIX, Settings
 from relier_cli.app import app
-from relier_cli.audit import COUNTERS
 from tests import sources
 from tests.account import REQUIRE_VARIABLE
 from tests.conftest import PrivateServers, SharedServers, skip

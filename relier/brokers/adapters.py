@@ -105,6 +105,10 @@ class OwnAdapter(Adapter):
     def depth(self, queue: str) -> int | None:
         return int(self.broker.depth(queue))
 
+    def held(self, queue: str) -> int | None:
+        found: int | None = self.broker.held(queue)
+        return found
+
     def oldest(self, queue: str) -> float | None:
         found: float | None = self.broker.oldest(queue)
         return found

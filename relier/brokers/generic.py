@@ -221,6 +221,10 @@ class Adapter:
         """Return how many messages wait in a queue; None when the broker cannot tell."""
         return None
 
+    def held(self, queue: str) -> int | None:
+        """Return how many messages of a queue workers hold unacknowledged; None when the broker cannot tell."""
+        return None
+
     def oldest(self, queue: str) -> float | None:
         """Return when the oldest message that waits in a queue was made, in seconds since the epoch on its producer's
         clock; None when there is none, or the broker cannot tell.

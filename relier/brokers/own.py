@@ -123,6 +123,10 @@ class OwnBroker(Broker, ABC):
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue and its delay lane."""
 
+    def held(self, queue: str) -> int | None:
+        """Return how many messages of a queue workers hold unacknowledged; None where that cannot be told."""
+        return None
+
     def oldest(self, queue: str) -> float | None:
         """Return when the message at a queue's head was made (s since the epoch); None where that cannot be told."""
         return None

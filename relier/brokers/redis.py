@@ -284,6 +284,11 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
         """Return how many messages wait in a queue and its delay lane."""
         return sum(int(self.runner.command("LLEN", self._keys(name)[0])) for name in (queue, dq_name(queue)))
 
+    def held(self, queue: str) -> int:
+        keys = [self._keys(name) for name in (queue, dq_name(queue))]
+        sizes = [int(self.runner.command(c, key)) for k in keys for c, key in (("HLEN", k[1]), ("LLEN", k[0]))]
+        return max(0, sum(sizes[::2]) - sum(sizes[1::2]))
+
     def waiting(self) -> Iterable[bytes]:
         return redis_messages(self.connection, self.namespace)
 

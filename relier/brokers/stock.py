@@ -69,6 +69,14 @@ class RedisAdapter(Adapter):
         except redis.RedisError:
             return None
 
+    def held(self, queue: str) -> int | None:
+        names = [f"{self.broker.namespace}:{name}" for name in (queue, dq_name(queue))]
+        client = self.broker.client
+        try:
+            return max(0, sum(int(client.hlen(f"{name}.msgs")) - int(client.llen(name)) for name in names))
+        except redis.RedisError:
+            return None
+
     def oldest(self, queue: str) -> float | None:
         return redis_oldest(self.broker.client, self.broker.namespace, (queue, dq_name(queue)))
 

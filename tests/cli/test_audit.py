@@ -3,10 +3,14 @@ from __future__ import annotations
 import json
 import threading
 
+import pytest
+from dramatiq import Message
+
+from relier.account import COUNTERS
+from relier.auditing import take_account
 from relier.brokers import default_broker
 from relier.settings import Settings
 from relier.store import Store
-from relier_cli.audit import COUNTERS, take_account
 from tests.cli.conftest import CommandLine, Tasks
 
 
@@ -94,7 +98,7 @@ def test_an_empty_store_adds_up(rl: CommandLine) -> None:
     assert done.stdout.endswith("Every accepted task is accounted for.\n")
 
 
-def test_a_lost_record_is_found(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+def test_a_lost_record_is_found_and_named(rl: CommandLine, store: Store, tasks: Tasks) -> None:
     fill(tasks)
     lost = tasks.scheduled()
     store.client.hdel(store.keys.shard(lost.shard, "")[0], lost.task_id)
@@ -104,6 +108,38 @@ def test_a_lost_record_is_found(rl: CommandLine, store: Store, tasks: Tasks) -> 
     account = json.loads(done.stdout)
     assert done.returncode == 1
     assert (account["ok"], account["difference"], account["wrong_shards"]) == (False, 1, [lost.shard])
+    assert account["wrong"] == [{"shard": lost.shard, "queue": "default", "actor": "work", "difference": 1}]
+    assert account["lost"] == [{"task_id": lost.task_id, "shard": lost.shard, "found_in": "due"}]
+
+
+@pytest.mark.parametrize("state", ["scheduled", "running", "dead"])
+def test_the_text_says_where_a_record_was_deleted(rl: CommandLine, store: Store, tasks: Tasks, state: str) -> None:
+    made = getattr(tasks, state)()
+    lost = made[0] if isinstance(made, tuple) else made
+    store.client.hdel(store.keys.shard(lost.shard, "")[0], lost.task_id)
+
+    done = rl("audit")
+
+    index = {"scheduled": "due", "running": f"running on {Tasks.worker}", "dead": "dlq"}[state]
+    assert done.returncode == 1
+    assert f"WRONG: task {lost.task_id} has no record, but shard {lost.shard:02} has it as {index}." in done.stdout
+    where = f"WRONG: shard {lost.shard:02}, queue default, actor work does not add up: 1 accepted task neither ended"
+    assert (where in done.stdout) is (state != "dead")
+
+
+def test_a_task_of_which_nothing_is_left_is_found_by_its_queue_and_actor(
+    rl: CommandLine, store: Store, tasks: Tasks
+) -> None:
+    fill(tasks)
+    lost = tasks.scheduled(queue="low_priority")
+    records, due = store.keys.shard(lost.shard, "")[:2]
+    store.client.hdel(records, lost.task_id)
+    store.client.zrem(due, lost.task_id)
+
+    account = json.loads(rl("audit", "--json").stdout)
+
+    assert account["wrong"] == [{"shard": lost.shard, "queue": "low_priority", "actor": "work", "difference": 1}]
+    assert account["lost"] == []
 
 
 def test_a_lost_dead_letter_is_found(rl: CommandLine, store: Store, tasks: Tasks) -> None:
@@ -113,6 +149,46 @@ def test_a_lost_dead_letter_is_found(rl: CommandLine, store: Store, tasks: Tasks
     account = rl.json("audit")
     assert account["wrong_shards"] == [letter.shard]
     assert account["stranded"] == [letter.task_id]
+
+
+def test_the_account_is_told_by_queue_and_actor(rl: CommandLine, tasks: Tasks) -> None:
+    tasks.completed()
+    tasks.scheduled(queue="low_priority")
+
+    account = rl.json("audit")
+
+    told = {line["queue"]: line for line in account["tasks"]}
+    nothing = dict.fromkeys(("completed", "dead_letters", "discarded", "waiting", "running", "difference"), 0)
+    assert told["default"] == {"queue": "default", "actor": "work", "accepted": 1, **nothing, "completed": 1}
+    assert told["low_priority"] == {"queue": "low_priority", "actor": "work", "accepted": 1, **nothing, "waiting": 1}
+
+
+def test_what_only_the_broker_knows_of_is_counted(rl: CommandLine, settings: Settings, tasks: Tasks) -> None:
+    broker = default_broker(settings)
+    tasks.completed()
+    for _ in range(3):
+        broker.enqueue(Message("default", "work", (), {}, {}))
+
+    account = rl.json("audit")
+
+    assert account["ok"]
+    assert {name: account[name] for name in ("pushed", "accepted", "on_the_way", "without_record")} == {
+        "pushed": 4,
+        "accepted": 1,
+        "on_the_way": 3,
+        "without_record": 3,
+    }
+    (queue,) = (queue for queue in account["queues"] if queue["queue"] == "default")
+    assert queue == {"queue": "default", "messages": 3, "held": 0, "recorded": 0, "without_record": 3}
+
+
+def test_what_a_version_without_statistics_counted_is_no_error(rl: CommandLine, store: Store, tasks: Tasks) -> None:
+    task = tasks.completed()
+    store.client.delete(store.keys.statistics(task.shard))
+
+    account = rl.json("audit")
+
+    assert (account["ok"], account["unattributed"], account["tasks"]) == (True, 2, [])
 
 
 def test_a_task_that_nothing_will_move_on_is_found(rl: CommandLine, store: Store, tasks: Tasks) -> None:
