@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from relier.account import COUNTERS
 from relier.brokers.redis import RelierRedisBroker
 from relier.collecting import Collection
 from relier.errors import RelierConfigError, RelierStartupError
@@ -27,8 +28,11 @@ from relier.metrics import Metrics, page_of
 from relier.settings import Settings
 from relier.store import Store
 from relier.store.holds import Hold
+<<<<<<< HEAD
 from relier.store.statistics import Histogram
 from relier_cli.audit import COUNTERS
+=======
+>>>>>>> 02e9837 (Import the counters' names from where they are)
 from tests import sources
 from tests.cli.conftest import Tasks
 from tests.conftest import PrivateServers, SharedServers, skip
