@@ -28,11 +28,7 @@ from relier.metrics import Metrics, page_of
 from relier.settings import Settings
 from relier.store import Store
 from relier.store.holds import Hold
-<<<<<<< HEAD
 from relier.store.statistics import Histogram
-from relier_cli.audit import COUNTERS
-=======
->>>>>>> 02e9837 (Import the counters' names from where they are)
 from tests import sources
 from tests.cli.conftest import Tasks
 from tests.conftest import PrivateServers, SharedServers, skip
