@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from relier.auditing import take_account
 from relier.leases import MEMBER, SLOTS
 from relier.store.survey import NO_CONSUMER, PARKED
-from relier_cli.audit import as_data, take_account
+from relier_cli.audit import as_data
 from relier_cli.chaos.stage import Stage, Watch, opened_stage
 from relier_cli.chaos.verdict import Steps, Verdict
 from relier_cli.output import AsJson, number
