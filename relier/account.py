@@ -18,7 +18,7 @@ COUNTERS = (
     *("accepted", "completed", "failed", "retries", "stopped_identical", "dead", "notices", "dlq_left"),
     *("discarded", "idempotency_hits", "duplicates_waited", "unsigned", "integrity_failures"),
     *("crashes", "resurrections", "handed_over", "parked", "declined", "published"),
-    *("replays", "hooks_abandoned", "refused", "released", "adopted"),
+    *("replays", "hooks_abandoned", "refused", "released", "adopted", "rollbacks"),
     *("admitted", "admission_rejected", "admission_failed_open"),
 )
 #: The counters that tell tasks begun from tasks ended; each step of a task moves the balance by one at most.

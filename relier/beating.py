@@ -95,7 +95,7 @@ class Heartbeat:
                     self._reconcile()
             except _AWAY as error:
                 logger.debug("A beat failed.", extra={"error": type(error).__name__})
-                next_reconcile = 0.0
+                next_beat = next_reconcile = 0.0  # At once when the store is back: others look for this worker then.
                 self._out_of_touch()
             except Exception:
                 logger.exception("The heartbeat failed; it goes on.")

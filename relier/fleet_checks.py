@@ -19,6 +19,7 @@ from relier.leases import WATCH
 from relier.letter_sweep import alarm
 from relier.preflight import Check, Finding
 from relier.queues import RECOVERY_QUEUE, is_internal
+from relier.rollback_checks import rollback_check
 from relier.settings import Settings
 from relier.store import SHARDS, Store
 from relier.store.connection import UNAVAILABLE
@@ -113,7 +114,8 @@ def fleet_checks(store: Store, broker: Broker, declared: Iterable[str] = ()) -> 
         return _queues(store, broker, settings, wanted)
 
     about_store = (format_check(store), broker_check(broker), promises_check(store, broker))
-    return (*about_store, check_integrity, workers, resurrector, letters, queues, holds_check(store))
+    about_fleet = (workers, resurrector, letters, queues, holds_check(store))
+    return (*about_store, check_integrity, *about_fleet, rollback_check(store))
 
 
 def _workers(fleet: dict[str, dict[str, Any]]) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import redis
@@ -71,6 +71,9 @@ def inspect_redis(client: redis.Redis, settings: Settings, more: Iterable[Check]
         findings.append(Finding("ok", "reachability", f"Redis answers at {place(client, settings)}."))
         for check in (*CHECKS, *more):
             findings.extend(check(client, settings))
+        findings.extend(_other_masters(client, settings, findings))
+    except redis.exceptions.ClusterDownError as error:
+        findings.append(_unreachable(client, settings, error))
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         findings.append(_unreachable(client, settings, error))
     except redis.ResponseError as error:  # an ACL forbids a command
@@ -92,10 +95,11 @@ def place(client: redis.Redis, settings: Settings) -> str:
 
 
 def _unreachable(client: redis.Redis, settings: Settings, error: Exception) -> Finding:
+    why = _why_not(settings, error)
     return Finding(
         "error",
         "reachability",
-        f"Relier cannot reach Redis ({place(client, settings)}). Refusing to start.",
+        f"Relier cannot reach Redis ({place(client, settings)}). Refusing to start.{why and ' ' + why}",
         f"{_one_line(error)} Start Redis, or correct RELIER_REDIS_URL and RELIER_REDIS_PASSWORD.",
     )
 
@@ -107,6 +111,36 @@ def _refused(client: redis.Redis, settings: Settings, error: redis.ResponseError
         f"Redis ({place(client, settings)}) refused a command that Relier needs. {_one_line(error)}",
         "Give its user the rights of a role: redis/users.acl.",
     )
+
+
+def _why_not(settings: Settings, error: Exception) -> str:
+    """Say what stands between here and the master, where Sentinels or a Cluster have to name it."""
+    from relier.sentinel_checks import check_sentinels  # it needs findings
+
+    if settings.redis_use_cluster:
+        return _one_line(error)
+    if not settings.redis_use_sentinel:
+        return ""
+    wrong = [finding.message for finding in check_sentinels(settings) if finding.level == "error"]
+    return wrong[0] if wrong else "The master that the Sentinels name does not answer, or is none."
+
+
+def _other_masters(client: redis.Redis, settings: Settings, known: list[Finding]) -> Iterator[Finding]:
+    """Look at every master of a cluster, and tell what has not been told yet."""
+    from relier.cluster_checks import masters_of  # it needs findings
+
+    told = {(finding.name, finding.message) for finding in known}
+    for where, master in masters_of(client):
+        for check in (_eviction, _version, _role, _persistence):
+            for finding in check(master, settings):
+                if finding.level != "ok" and (finding.name, finding.message) not in told:
+                    yield replace(finding, message=f"{finding.message} This is about {where}.")
+
+
+def _cluster(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
+    from relier.cluster_checks import check_cluster  # it needs findings
+
+    return check_cluster(client, settings)
 
 
 def _one_line(error: Exception) -> str:
@@ -215,4 +249,4 @@ def _kind(_: redis.Redis, settings: Settings) -> Iterator[Finding]:
 
 
 #: In the order of the report; the first error is the one that refuses the start.
-CHECKS: tuple[Check, ...] = (_eviction, _version, _role, _persistence, _clock, _kind)
+CHECKS: tuple[Check, ...] = (_cluster, _eviction, _version, _role, _persistence, _clock, _kind)

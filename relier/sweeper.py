@@ -27,6 +27,7 @@ from relier.letter_sweep import LetterSweep
 from relier.parking import lift_what_is_over
 from relier.process import WorkerProcess
 from relier.publisher import Publisher
+from relier.rollback_checks import RollbackWatch
 from relier.store import SHARDS
 from relier.store.connection import UNAVAILABLE
 from relier.telling import tell_crashed
@@ -81,6 +82,7 @@ class Sweeper:
         self._strays: set[str] = set()
         self._checkpoints = CheckpointSweep(process.checkpoint_files, process.store)
         self._letters = LetterSweep(process.store, settings)
+        self._rollbacks = RollbackWatch(process.store)
 
     def tick(self) -> bool:
         """Sweep once; returns whether there is more to publish at once.
@@ -94,6 +96,7 @@ class Sweeper:
         if self.leases.held:
             failpoints.hit("leased")
         try:
+            self._rollbacks.look(self.leases.shards)
             if self.leases.watches:
                 self._watch()
             self._letters.tend(self.leases.shards, count=self.leases.watches)

@@ -15,6 +15,9 @@ from relier.store.fleet import Signs
 CONFIRM_AFTER = 0.1
 #: A worker that this observer never saw subscribed is dead when absent, and without any sign, for this long (s).
 UNSEEN_FOR = 3.0
+#: The same after this observer's own connection was interrupted: others may take longer to find the store again, where
+#: a server was replaced and the old one hangs.
+UNSEEN_AFTER_INTERRUPTION = 8.0
 #: A worker that only its pulse keeps alive, because its interpreter is held, is dead after this many times
 #: `RELIER_HEARTBEAT_TTL` without a beat.
 LONGEST_HOLD = 12
@@ -76,6 +79,8 @@ class Watch:
         self._workers: dict[str, _Worker] = {}
         self._last = 0.0
         self._last_session = -1
+        self._first_session = control.session
+        self._unseen_for = max(UNSEEN_FOR, min(UNSEEN_AFTER_INTERRUPTION, ttl))
 
     def observe(self, signs: dict[str, Signs]) -> list[str]:
         """Look once; returns the workers that are dead. Confirms an absence by a second look after a moment."""
@@ -153,8 +158,9 @@ class Watch:
         if self._absent_long_enough(worker, now):
             return True
         absent = worker.absent_since is not None and worker.absent_in == self._control.session
-        absent = absent and now - (worker.absent_since or now) > UNSEEN_FOR
-        return absent and worker.any_sign.lasts(UNSEEN_FOR, 3, now)
+        unseen_for = UNSEEN_FOR if self._control.session == self._first_session else self._unseen_for
+        absent = absent and now - (worker.absent_since or now) > unseen_for
+        return absent and worker.any_sign.lasts(unseen_for, 3, now)
 
     def _absent_long_enough(self, worker: _Worker, now: float) -> bool:
         if worker.absent_since is None or worker.absent_in != self._control.session:

@@ -16,7 +16,7 @@ _FLEET_KEYS = (
     *("objectives", "busy"),
 )
 #: Fields of a shard's `meta` that are no counters.
-CLOCKS = frozenset({b"floor", b"age", b"seen", b"skew"})
+CLOCKS = frozenset({b"floor", b"age", b"seen", b"skew", b"tide", b"rolled"})
 
 
 def shard_of(key: str) -> int:

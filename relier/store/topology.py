@@ -155,6 +155,11 @@ def client_of(topology: Topology, slot: int, max_connections: int) -> redis.Redi
     return redis.Redis(connection_pool=SlotPool(topology, slot, max_connections))
 
 
+def client_at(topology: Topology, address: Address) -> redis.Redis:
+    """Return a client for one server of a cluster."""
+    return redis.Redis(host=address[0], port=address[1], ssl=topology.secured, **topology.options)
+
+
 class Prompt(Connection):
     """Gives up a server that accepts a connection and says nothing, after the time for connecting: it hangs."""
 
