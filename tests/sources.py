@@ -149,8 +149,13 @@ def _redis_sources() -> list[Source]:
     return found
 
 
+def group_binary() -> str:
+    """Return the server program of groups; '' when there is none."""
+    return shutil.which("redis-server") or _embedded_binary()
+
+
 def _group_sources(kind: str) -> list[Source]:
-    binary = shutil.which("redis-server") or _embedded_binary()
+    binary = group_binary()
     if not binary:
         return []
     name = f"{kind} of {binary} {_version(binary)}"
