@@ -97,7 +97,7 @@ class Outcome:
         return [
             f"promotion {self.promoted_after:.2f} s after the loss",
             f"from then on: work after {self.works_again:.2f} s, pushes accepted after {self.accepts_again:.2f} s",
-            f"{self.accepted} accepted, {self.replicated} known to be replicated; lost: {lost} of these, {others} others",
+            f"{self.accepted} accepted, {self.replicated} replicated for sure; lost: {lost} of these, {others} others",
             f"ran more than once: {self.ran_again}; rollbacks noticed: {self.rollbacks}",
             f"workers declared dead: {self.declared_dead}",
         ]
