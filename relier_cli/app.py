@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 import relier
 from relier.errors import RelierError
 from relier_cli import admin, admission, audit, config, dlq, doctor, metrics, queue, resurrector, slo, tasks, worker
+from relier_cli.bench.command import bench
 from relier_cli.chaos import command as chaos
 from relier_cli.demo.command import demo
 from relier_cli.examples import epilog
@@ -45,6 +46,7 @@ def _root(
 
 
 app.command()(demo)
+app.command()(bench)
 app.command()(doctor.doctor)
 app.command()(audit.audit)
 app.command()(top)

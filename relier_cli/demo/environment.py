@@ -65,7 +65,7 @@ class Surroundings:
         self.folder = folder
         self.state_dir = folder / "state"
         self._values = {
-            **_heeded_settings(),
+            **heeded_settings(),
             "namespace": f"demo-{secrets.token_hex(6)}",
             "state_dir": str(self.state_dir),
             "log_level": "info",
@@ -94,17 +94,18 @@ class Surroundings:
         own = {PREFIX + name.upper(): value for name, value in self._values.items()}
         if effects is not None:
             own |= {PREFIX + "ACTORS": ACTORS, EFFECTS: str(effects)}
-        return {**inherited, **own, **self._told, "PYTHONPATH": _python_path(inherited)}
+        return {**inherited, **own, **self._told, "PYTHONPATH": python_path(inherited)}
 
 
-def _python_path(environ: Mapping[str, str]) -> str:
-    """Let the demo's processes, which start in a folder of their own, import what this one imported."""
+def python_path(environ: Mapping[str, str]) -> str:
+    """Let processes that start in a folder of their own import what this one imported."""
     home = str(Path(relier.__file__).resolve().parent.parent)
     given = (os.path.abspath(part) for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part)
     return os.pathsep.join(dict.fromkeys([home, *given]))
 
 
-def _heeded_settings() -> dict[str, str]:
+def heeded_settings() -> dict[str, str]:
+    """Return where the user's Redis is, from the environment and `.env`, and nothing else of their settings."""
     found = {name.upper(): value for name, value in (*_dotenv().items(), *os.environ.items()) if value}
     return {name: found[PREFIX + name.upper()] for name in _HEEDED if PREFIX + name.upper() in found}
 

@@ -47,6 +47,7 @@ VARIABLES = {"chaos": {"chaos_enabled": "true"}}
 ELSEWHERE = {
     "demo": "tests/test_demo.py",
     "ui": "tests/cli/test_ui.py",
+    "bench": "tests/cli/test_bench.py",
     "worker drain": "tests/cli/test_draining.py",
     "worker restart": "tests/cli/test_draining.py",
     "chaos worker-kill": "tests/conformance/test_chaos.py",
@@ -58,7 +59,7 @@ ELSEWHERE = {
 }
 
 #: Commands that ask no Redis, or one of their own.
-WITHOUT_STORE = {"demo", "config show", "config set"}
+WITHOUT_STORE = {"demo", "bench", "config show", "config set"}
 
 #: Arguments that name something which is not there.
 UNKNOWN: dict[str, str] = {
