@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from relier.process import WorkerProcess
+from relier.store.cluster import ClusterRunner
 from relier.urls import safe_url
 
 #: An address as the operating system knows it: host and port, or the path of a socket.
@@ -38,6 +39,10 @@ def of_store(process: WorkerProcess) -> set[Address]:
         found |= set(_resolved(options["host"], int(options.get("port") or 6379)))
     for host, port in settings.redis_sentinel_nodes if settings.redis_use_sentinel else ():
         found |= set(_resolved(host, port))
+    if isinstance(process.store.runner, ClusterRunner):
+        topology = process.store.runner.topology
+        for host, port in {*topology.seeds, *topology.masters()}:
+            found |= set(_resolved(host, port))
     if endpoint is not None:
         found.add(normal(endpoint.address))
     return {address for address in found if address is not None}

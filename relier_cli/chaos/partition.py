@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from relier.brokers.adapters import adapter_of
+from relier_cli.chaos import redis_away
+from relier_cli.chaos.containers import By, commands, plan
 from relier_cli.chaos.death import Death
 from relier_cli.chaos.fates import Fates
 from relier_cli.chaos.probes import Probes
-from relier_cli.chaos.stage import Stage, Watch, Within, Yes, opened_stage, refuse
+from relier_cli.chaos.stage import Stage, Watch, Within, Yes, insist_on_workers, opened_stage, refuse
 from relier_cli.chaos.verdict import Steps, Verdict
 from relier_cli.chaos.victims import Victim, choose, until
 from relier_cli.chaos.worker_kill import Seed, Worker
@@ -30,6 +32,13 @@ class Side(StrEnum):
 
 
 From = Annotated[Side, typer.Option("--from", help="What it cannot reach. On one Redis all are the same.")]
+Container = Annotated[
+    str | None,
+    typer.Option(
+        "--container", envvar="REDIS_CONTAINER", help="Take this container of the Redis away from all, by docker."
+    ),
+]
+How = Annotated[By, typer.Option("--by", help="With a container: its networks are disconnected, or it is paused.")]
 Seconds = Annotated[float, typer.Option("--seconds", min=1, max=600, help="How long; then it ends by itself.")]
 
 
@@ -38,6 +47,8 @@ def network_partition(
     *,
     seconds: Seconds = 10.0,
     side: From = Side.BOTH,
+    container: Container = None,
+    by: How = By.DISCONNECT,
     seed: Seed = None,
     watch: Watch = False,
     within: Within = 60.0,
@@ -47,17 +58,30 @@ def network_partition(
     """Cut a worker off from store and broker, and see others take over, and the worker change nothing when it is back.
 
     Its connections are closed, and new ones refused, within its process. Exit code 0: the promise held; 1: it did not;
-    2: refused, nothing was done.
+    2: refused, nothing was done. With --container Redis itself is taken away, and put back with its names.
 
     Example: rl chaos network-partition --seconds 10 --watch --yes
     """
     with opened_stage() as stage:
+        if container is not None and worker is None:
+            steps = Steps(watch, as_json)
+            _redis_away(stage, container, by, steps, seconds=seconds, within=within, yes=yes).tell(as_json)
         victim = choose(stage, worker, seed)
         if not stage.willing().keys() - {victim.worker}:
             refuse(f"Nobody could take over from {victim.worker}: no other worker allows chaos.")
         stage.insist(yes, f"This cuts worker {victim.worker} off for {seconds:g} s; what it runs has to run again.")
         verdict = Experiment(stage, victim, Steps(watch, as_json), within).run(seconds, side)
     verdict.tell(as_json)
+
+
+def _redis_away(
+    stage: Stage, container: str, by: By, steps: Steps, *, seconds: float, within: float, yes: bool
+) -> Verdict:
+    insist_on_workers(stage)
+    how = plan(container, by)
+    if not yes:
+        refuse(f"This runs, with {seconds:g} s between: {'; '.join(commands(how))}. Add --yes to do it.")
+    return redis_away.Experiment(stage, container, how, steps).run(seconds, within)
 
 
 class Experiment:

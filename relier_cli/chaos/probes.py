@@ -78,6 +78,16 @@ class Probes:
         self.holding.hold(worker)
         return self._alone_on(worker)
 
+    def fill(self, willing: dict[str, dict[str, Any]]) -> None:
+        """Push a probe for each thread, and wait until some run."""
+        self._push(min(MOST, sum(int(told.get("threads") or 1) for told in willing.values())))
+        end = time.monotonic() + BUSY_WITHIN
+        while not any(self.running_on(worker) for worker in willing):
+            if time.monotonic() > end:
+                raise RelierError(f"No worker ran anything within {BUSY_WITHIN:g} s: rl queue list, rl tasks list.")
+            self.holding.keep()
+            time.sleep(LOOK)
+
     @cached_property
     def _broker(self) -> Broker:
         return self._stage.broker()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -71,7 +71,7 @@ class Verdict:
             return f"The promise held. {self.held}".rstrip()
         return f"The promise did not hold: {' '.join(self.findings)}"
 
-    def tell(self, as_json: bool) -> None:
+    def tell(self, as_json: bool) -> NoReturn:
         """Print it, and end with 0 when the promise held, else 1."""
         if as_json:
             print_json(self.data())
