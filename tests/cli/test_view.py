@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relier.store.statistics import BOUNDS, Histogram, Row
 from relier_cli.top import fair
-from relier_cli.view import length_of, quantile, rates_of
+from relier_cli.view import Paced, length_of, quantile, rates_of
 
 EMPTY = Histogram()
 
@@ -73,3 +73,21 @@ def test_lines_are_shared_out_to_the_last_and_nobody_gets_more_than_it_wants(roo
     assert sum(given_) == min(max(room, 0), sum(wanted))
     hungry = [n for n, most in zip(given_, wanted, strict=True) if n < most]
     assert not hungry or max(given_) <= max(hungry) + 1
+
+
+def test_what_takes_long_to_look_at_is_looked_at_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looks = 100.0, 0
+
+    def look() -> int:
+        nonlocal now, looks
+        looks += 1
+        now += 2.0
+        return looks
+
+    monkeypatch.setattr("relier_cli.view.time.monotonic", lambda: now)
+    paced = Paced(look, 1.0)
+    assert [paced(), paced()] == [1, 1]
+    now += 19.0  # It took 2 s, and may take a tenth of the time.
+    assert paced() == 1
+    now += 1.5
+    assert paced() == 2

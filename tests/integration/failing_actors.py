@@ -11,10 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pydantic
-from dramatiq import Broker
+from dramatiq import Broker, get_broker
 from dramatiq.errors import RateLimitExceeded, Retry
 
 from relier import TaskContext, rl_actor
+from relier.objectives import late_from
+from relier.runs import current
 from tests.integration.actors import note
 
 #: Milliseconds: so that a series takes no minutes. They leave the number of retries to the kind of the failure.
@@ -43,6 +45,10 @@ class FailingActors:
         self.expecting: Any = rl_actor(expecting, broker=broker, throws=Unwelcome, max_retries=9, **SOON)
         self.outage: Any = rl_actor(outage, broker=broker, transient=OSError, max_retries=4, **SOON)
         self.overrunning: Any = rl_actor(overrunning, broker=broker, time_limit=500)
+        self.hasty: Any = rl_actor(
+            promising, actor_name="hasty", broker=broker, slo_target=0.9, slo_latency=0.001, deterministic=WrongShape
+        )
+        self.patient: Any = rl_actor(promising, actor_name="patient", broker=broker, slo_latency=3600)
         self.armed: Any = rl_actor(armed, broker=broker, store_results=True, **SOON)
 
 
@@ -121,6 +127,16 @@ def overrunning() -> None:
     note("began")
     while True:
         time.sleep(0.01)
+
+
+def promising(fails: bool = False) -> None:
+    """Note how long (µs) after its push the task may complete, and take longer than a millisecond."""
+    run = current.get()
+    assert run is not None
+    note("ran", late_from(get_broker(), run) - round(run.sending.created * 1e6))
+    time.sleep(0.01)
+    if fails:
+        raise WrongShape("no amount")
 
 
 def armed(marker: str, ctx: TaskContext) -> None:
