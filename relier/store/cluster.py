@@ -113,7 +113,7 @@ class ClusterRunner(ScriptRunner):
         connection = link.connections.get(node)
         if connection is None:
             connection = link.connections[node] = self.topology.connection(node)
-            self._connections.add(connection)
+            self._know(connection)
         return connection
 
     def _raise_if_closed(self, link: Any) -> None:
@@ -203,6 +203,8 @@ class ClusterRunner(ScriptRunner):
         if self._changes != self.topology.changes:
             self._changes = self.topology.changes
             self.generation += 1
+            masters = self.topology.known_masters
+            self._leave(lambda _, place: place not in masters)
 
     def _counts_as_lost(self, connected: bool) -> bool:
         """Nothing was sent to a server that is away; what the others have stays valid meanwhile."""

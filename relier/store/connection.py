@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any
@@ -91,6 +93,7 @@ class ScriptRunner:
         self._local = threading.local()
         self._pid = os.getpid()
         self._connections: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
+        self._knowing = threading.Lock()
         self._lines = _Lines(self)
         #: Connections that may still deliver a call that was given up: server (its run id) and number there.
         self._given_up: set[tuple[bytes, int]] = set()
@@ -286,11 +289,24 @@ class ScriptRunner:
             return
         run_id = next(line for line in about.split() if line.startswith(b"run_id:"))
         connection.__dict__["relier_peer"] = (run_id, number)  # Numbers begin anew in another server.
+        connection.__dict__["relier_place"] = place
         before = self._servers.get(place)
         self._servers[place] = run_id
         if before not in (None, run_id):
             self.generation += 1
+            self._leave(lambda peer, _: peer == before)
             logger.warning("The store is another server now; it may lack the last writes.")
+
+    def _leave(self, is_left: Callable[[bytes, Any], bool]) -> None:
+        """Break connections to servers that others have replaced: whoever waits there would wait for its timeout.
+
+        `is_left` gets a server's identity and its place. The socket is closed by the thread that uses it.
+        """
+        for connection in self._known_connections():
+            peer, sock = connection.__dict__.get("relier_peer"), getattr(connection, "_sock", None)
+            if peer is not None and sock is not None and is_left(peer[0], connection.__dict__.get("relier_place")):
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def _out_of_reach(self, given_up: set[tuple[bytes, int]], here: bytes) -> set[tuple[bytes, int]]:
         """Return what need not be looked after any more, once the server `here` was told: it is the only one."""
@@ -334,18 +350,27 @@ class ScriptRunner:
     def _new_connection(self) -> AbstractConnection:
         pool = self.client.connection_pool
         connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs)
-        self._connections.add(connection)
+        self._know(connection)
         return connection
+
+    def _know(self, connection: AbstractConnection) -> None:
+        with self._knowing:
+            self._connections.add(connection)
+
+    def _known_connections(self) -> list[AbstractConnection]:
+        with self._knowing:
+            return list(self._connections)
 
     def _after_fork(self) -> None:
         """Begin anew in a forked child: it must not share its parent's sockets."""
         self._local, self._pid, self._connections = threading.local(), os.getpid(), weakref.WeakSet()
+        self._knowing = threading.Lock()
         self._lines = _Lines(self)
         self._given_up, self._servers = set(), {}
 
     def close(self) -> None:
         """Close every thread's connection; a later call opens a new one."""
-        for connection in list(self._connections):
+        for connection in self._known_connections():
             connection.disconnect()
 
 

@@ -79,6 +79,11 @@ class Topology:
         """Return a slot's master if it is known already; never asks, so it delays nobody."""
         return self._owners[slot] if self._owners else None
 
+    @property
+    def known_masters(self) -> tuple[Address, ...]:
+        """The masters as far as they are known already."""
+        return self._masters
+
     def masters(self) -> tuple[Address, ...]:
         """Return the addresses of all masters that have slots."""
         if not self._owners or self._doubted:
