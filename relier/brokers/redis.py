@@ -17,18 +17,20 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.common import dq_name, q_name
 from dramatiq.middleware import Middleware
 
+from relier.brokers.away import AWAY, explained
 from relier.brokers.own import OwnBroker
 from relier.brokers.peek import Head, redis_heads, redis_messages, redis_oldest, redis_queues
 from relier.brokers.place import Place, mark_redis, redis_place
 from relier.brokers.redis_consumer import RedisConsumer
 from relier.brokers.redis_drain import drain_redis
-from relier.preflight import Finding, inspect_redis
+from relier.preflight import Finding, inspect_redis, place
 from relier.queues import lane_of
 from relier.settings import Settings, get_settings
 from relier.store.client import connect
 from relier.store.connection import ScriptRunner
 from relier.store.scripts import load_all, script
 from relier.store.topology import SlotPool, client_of, slot_of
+from relier.urls import safe_url
 
 if TYPE_CHECKING:
     from relier.brokers.generic import Judge
@@ -126,13 +128,21 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
     def _run(self, name: str, keys: Iterable[str], *args: Any) -> Any:
         return self.runner.run(script(name, "relier.brokers"), tuple(keys), args)
 
+    @property
+    def _where(self) -> str:
+        """The place of its Redis, without secrets."""
+        return safe_url(self._url) if self._url and not self.uses_store else place(self.store.client, self.settings)
+
     # -- publishing ---------------------------------------------------------------------------------------------
 
     def _send(self, message: Message[Any]) -> Message[Any]:
-        """Raises redis-py's errors when Redis is away."""
+        """Raises redis-py's errors when Redis is away, with a text that says where it was looked for."""
         message = message.copy(options={"redis_message_id": str(uuid4())})
         self._announce(message)
-        self._out([message], self._append)
+        try:
+            self._out([message], self._append)
+        except AWAY as error:
+            raise explained(error, self._where) from error
         self.emit_after("enqueue", message, None)
         return message
 
@@ -156,7 +166,10 @@ class RelierRedisBroker(OwnBroker, RedisBroker):
     ) -> list[Message[Any]]:
         for message in messages:
             self._announce(message)
-        self._out(messages, lambda ready: self._append_many(ready, name, encode))
+        try:
+            self._out(messages, lambda ready: self._append_many(ready, name, encode))
+        except AWAY as error:
+            raise explained(error, self._where) from error
         for message in messages:
             self.emit_after("enqueue", message, None)
         return messages
