@@ -34,8 +34,13 @@ class QuietExporter:
         logging.getLogger(type(exporter).__module__.partition(".")[0] + ".exporter").setLevel(logging.CRITICAL)
 
     def export(self, spans: Sequence[Any]) -> Any:
-        result = self._exporter.export(spans)
-        if getattr(result, "value", 0):
+        try:
+            result = self._exporter.export(spans)
+            failed = bool(getattr(result, "value", 0))
+        except Exception:  # Older ones raise what the connection raises.
+            logger.debug("Spans cannot be exported.", exc_info=True)
+            result, failed = None, True
+        if failed:
             self._lost += len(spans)
             if self._seldom.may_say(""):
                 logger.warning("Spans cannot be exported; tasks go on without them.", extra={"lost": self._lost})

@@ -186,9 +186,7 @@ class TaskSpan:
     def granted(self, run: Run, claim: Claim) -> None:
         """Note what the store said, and let the calling thread's code be in this span."""
         span = self._span
-        span.set_attribute("relier.fence", run.fence)
-        span.set_attribute("relier.attempt", run.attempt)
-        span.set_attribute("relier.crashes", run.crashes)
+        span.set_attributes({"relier.fence": run.fence, "relier.attempt": run.attempt, "relier.crashes": run.crashes})
         if claim.span and claim.span != run.sending.span:
             before = trace.get_current_span(_context_of({"tp": claim.span})).get_span_context()
             span.add_link(before, {"relier.link": "earlier run"})
@@ -263,9 +261,12 @@ def _name(attributes: Mapping[str, Any]) -> str:
 
 def _headers(span: trace.Span) -> dict[str, str]:
     """Return W3C's headers for a span's context; none when it has no valid one."""
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier, trace.set_span_in_context(span, context.Context()))
-    return carrier
+    at = span.get_span_context()
+    if not at.is_valid:
+        return {}
+    ids = trace.format_trace_id(at.trace_id), trace.format_span_id(at.span_id)
+    headers = {"traceparent": "00-{}-{}-{:02x}".format(*ids, at.trace_flags)}
+    return {**headers, "tracestate": at.trace_state.to_header()} if at.trace_state else headers
 
 
 def _context_of(option: Any) -> context.Context:

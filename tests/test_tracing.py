@@ -94,9 +94,12 @@ def test_opentelemetrys_own_variables_win() -> None:
     assert (delay_ms({}), delay_ms({"OTEL_BSP_SCHEDULE_DELAY": "5"})) == (1000.0, None)
 
 
-def test_an_exporter_that_fails_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_exporter_that_fails_is_told_once(caplog: pytest.LogCaptureFixture, raises: bool) -> None:
     class Away:
         def export(self, spans: list[int]) -> Any:
+            if raises:
+                raise ConnectionRefusedError
             return type("Result", (), {"value": 1})()
 
     caplog.set_level(logging.WARNING, "relier.span_export")
