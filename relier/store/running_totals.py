@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from relier.store.keys import CLOCKS, SHARDS
 from relier.store.packed import Code, unpack_counts
 from relier.store.scripts import script
-from relier.store.statistics import SHORT, Row, rows_of
+from relier.store.statistics import MINUTE_CODE, SHORT, Row, pairs, rows_of
 from relier.store.store import Store
-
-#: The code of the minute in which an entry was noted; no count.
-_MINUTE = 0
-
-_NAMES: dict[Code, str] = {int(code): name for code, name in SHORT.items()}
 
 
 class _Shard:
@@ -45,7 +40,7 @@ class RunningTotals:
         for shard, reply in zip(self._shards, self._store.runner.run_many(calls), strict=True):
             self._take_over(shard, reply)
         sums = {
-            entry.decode("utf-8", "replace"): {str(code): n for code, n in counts.items() if n}
+            entry.decode("utf-8", "replace"): {code: n for code, n in counts.items() if n}
             for entry, counts in self._sums.items()
         }
         for shard in self._shards:
@@ -56,16 +51,16 @@ class RunningTotals:
 
     def _take_over(self, shard: _Shard, reply: list[Any]) -> None:
         """Bring what is known of a shard up to what it says now."""
-        fresh = {(place, entry): raw for place in (0, 1) for entry, raw in _pairs(reply[place])}
+        fresh = {(place, entry): raw for place in (0, 1) for entry, raw in pairs(reply[place])}
         for key, raw in fresh.items():
             known = shard.noted.get(key)
             if known is None or known[0] != raw:
                 counts = unpack_counts(raw)
-                counts.pop(_MINUTE, None)
+                counts.pop(MINUTE_CODE, None)
                 self._change(shard, key, known, (raw, counts))
         for key in shard.noted.keys() - fresh.keys():
             self._change(shard, key, shard.noted[key], None)
-        counters = {name.decode(): int(n) for name, n in _pairs(reply[2]) if name not in CLOCKS}
+        counters = {name.decode(): int(n) for name, n in pairs(reply[2]) if name not in CLOCKS}
         ahead = {name: n - shard.by_name.get(name, 0) for name, n in counters.items()}
         shard.rest = {name: n for name, n in ahead.items() if n}
 
@@ -93,10 +88,6 @@ class RunningTotals:
     @staticmethod
     def _add(shard: _Shard, sums: dict[Code, int], code: Code, n: int) -> None:
         sums[code] = sums.get(code, 0) + n
-        name = code if isinstance(code, str) else _NAMES.get(code)
+        name = code if isinstance(code, str) else SHORT.get(code)
         if name is not None:
             shard.by_name[name] = shard.by_name.get(name, 0) + n
-
-
-def _pairs(flat: Any) -> Iterator[tuple[bytes, bytes]]:
-    return iter(flat.items()) if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)

@@ -120,8 +120,8 @@ def _add(seen: Look, shard: int, workers: list[str], reply: Any) -> None:
             entry=kept[1].decode(),
         )
     for entry, code, n in noted:
-        name = code.decode() if isinstance(code, bytes) else str(code)
-        seen.noted[entry.decode()][SHORT.get(name, name)] += n
+        name = code.decode() if isinstance(code, bytes) else SHORT.get(code, str(code))
+        seen.noted[entry.decode()][name] += n
     seen.due.update((task_id.decode(), int(float(at))) for task_id, at in zip(due[::2], due[1::2], strict=True))
     seen.letters |= {task_id.decode() for task_id in letters}
     seen.summaries |= {task_id.decode() for task_id in summaries}
