@@ -23,7 +23,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _keys(fleet: Harness) -> list[bytes]:
-    return list(fleet.store.client.scan_iter("*:cp:*"))
+    return [name for page in fleet.store.runner.scan("*:cp:*") for name in page]
 
 
 @where()
