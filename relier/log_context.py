@@ -23,6 +23,9 @@ _task, _actor, _attempt, _fence, _worker = _variables = tuple(
     ContextVar[Any](f"structlog_{name}", default=...) for name in NAMES
 )
 
+#: The run that the current user code belongs to; see `relier.runs`.
+current: ContextVar[Any] = ContextVar("relier_run", default=None)
+
 #: Tells the trace and span of the moment, when traces are on.
 trace_ids: list[Callable[[], Mapping[str, str]]] = []
 
@@ -70,8 +73,6 @@ def fields_of(run: Described) -> dict[str, Any]:
 
 def current_fields() -> dict[str, Any]:
     """Return what the calling code's lines are to tell; nothing outside a task and without traces."""
-    from relier.runs import current  # It binds what it runs, so it is above.
-
     run = current.get()
     fields: dict[str, Any] = {} if run is None else fields_of(run)
     for ids in trace_ids:

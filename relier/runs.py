@@ -114,7 +114,7 @@ class Run:
 
 
 #: The run that the current user code belongs to.
-current: ContextVar[Run | None] = ContextVar("relier_run", default=None)
+current: ContextVar[Run | None] = log_context.current
 
 
 def enter(run: Run) -> None:

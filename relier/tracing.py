@@ -6,12 +6,14 @@ under it, with a link to the run before. No span has an argument, a result, or a
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from dramatiq import Broker, Message
 from dramatiq.common import q_name
@@ -23,9 +25,10 @@ from relier.envelope import OPTION, Fresh, stamp_of
 from relier.errors import RelierStartupError
 from relier.queues import is_internal
 from relier.runs import Run
+from relier.seldom import Seldom
 from relier.sending import is_first_hand
 from relier.settings import Settings
-from relier.span_export import QuietExporter, delay_ms, resource_attributes, traces_url
+from relier.span_export import WARNING_INTERVAL, QuietExporter, delay_ms, resource_attributes, traces_url
 from relier.stacks import frames_of, type_name
 from relier.store import HOOKS_ONLY, Claim, Due
 
@@ -43,6 +46,8 @@ except ImportError as error:
 
 __all__ = ["TaskSpan", "Tracing", "provide"]
 
+logger = logging.getLogger(__name__)
+
 #: The fields of the stamp that hold the context of the push, as W3C's headers of these names.
 HEADERS = {"tp": "traceparent", "ts": "tracestate"}
 #: Longest text (characters) that is taken for such a header.
@@ -54,6 +59,25 @@ DESTINATION, MESSAGE_ID, COUNT = "messaging.destination.name", "messaging.messag
 BODY_SIZE, CLIENT_ID = "messaging.message.body.size", "messaging.client.id"
 
 _propagator = TraceContextTextMapPropagator()
+_seldom = Seldom(WARNING_INTERVAL)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def harmless(step: Callable[P, T]) -> Callable[P, T | None]:
+    """Let a step of tracing fail for itself alone: a provider is the application's, and so is what it is made of."""
+
+    @functools.wraps(step)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return step(*args, **kwargs)
+        except Exception:
+            if _seldom.may_say(step.__name__):
+                logger.warning("A span could not be made; the task goes on without it.", exc_info=True)
+            return None
+
+    return called
 
 
 class Tracing:
@@ -103,29 +127,40 @@ class Tracing:
             attributes["relier.actor"] = actors.pop()
         if len(messages) > 1:
             attributes[COUNT] = len(messages)
-        with self._tracer.start_as_current_span(
-            _name(attributes),
-            kind=SpanKind.PRODUCER,
-            attributes=attributes,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                yield span
-            except BaseException as error:
-                _note_failure(span, error)
-                raise
+        span = self._start(attributes, SpanKind.PRODUCER) or trace.INVALID_SPAN
+        token = context.attach(trace.set_span_in_context(span)) if span.get_span_context().is_valid else None
+        try:
+            yield span
+        except BaseException as error:
+            _note_failure(span, error)
+            raise
+        finally:
+            if token is not None:
+                context.detach(token)
+            _end(span)
+
+    @harmless
+    def _start(
+        self,
+        attributes: dict[str, Any],
+        kind: SpanKind,
+        parent: context.Context | None = None,
+        began: int | None = None,
+    ) -> trace.Span:
+        """Start a span, by default in that of the moment; `began`: when, in ns, unless it is now."""
+        name = f"{attributes[OPERATION]} {attributes.get(DESTINATION, '')}".rstrip()
+        return self._tracer.start_span(name, parent, kind, attributes, start_time=began)
 
     # -- runs ---------------------------------------------------------------------------------------------------
 
+    @harmless
     def begin(self, run: Run) -> None:
         """Begin the span of a run that is about to be claimed; it counts only once it is granted."""
         attributes = _attributes("process", "process", run.sending.queue)
         attributes[MESSAGE_ID], attributes[CLIENT_ID] = run.task_id, run.worker_id
         attributes[BODY_SIZE], attributes["relier.actor"] = len(run.sending.body), run.actor_name
-        parent = _context_of(run.message.options.get(OPTION))
-        span = self._tracer.start_span(_name(attributes), context=parent, kind=SpanKind.CONSUMER, attributes=attributes)
-        if span.get_span_context().is_valid:
+        span = self._start(attributes, SpanKind.CONSUMER, _context_of(run.message.options.get(OPTION)))
+        if span is not None and span.get_span_context().is_valid:
             run.trace = TaskSpan(span, self._attach)
             run.sending = replace(run.sending, span=_headers(span)["traceparent"])
 
@@ -144,23 +179,24 @@ class Tracing:
     @contextmanager
     def burying(self, worker: str) -> Iterator[Callable[[int], None]]:
         """Make a span of a burial; gives what is to be told how many tasks were put back."""
-        with self._tracer.start_as_current_span(
-            "bury", context=context.Context(), attributes={"relier.dead_worker": worker}
-        ) as span:
+        attributes: dict[str, Any] = {OPERATION: "bury", "relier.dead_worker": worker}
+        span = self._start(attributes, SpanKind.INTERNAL, context.Context()) or trace.INVALID_SPAN
+        try:
             yield lambda tasks: span.set_attribute("relier.tasks", tasks)
+        except BaseException as error:
+            _note_failure(span, error)
+            raise
+        finally:
+            _end(span)
 
+    @harmless
     def resurrected(self, due: Due, message: Message[Any], began: int) -> None:
         """Make a span, in the task's own trace, of a copy that was published after a crash; `began`: in ns."""
         attributes = _attributes("resurrect", "send", due.queue)
         attributes |= {MESSAGE_ID: due.task_id, "relier.actor": due.actor, "relier.crashes": due.crashes}
-        span = self._tracer.start_span(
-            _name(attributes),
-            context=_context_of(message.options.get(OPTION)),
-            kind=SpanKind.PRODUCER,
-            attributes=attributes,
-            start_time=began,
-        )
-        span.end()
+        span = self._start(attributes, SpanKind.PRODUCER, _context_of(message.options.get(OPTION)), began)
+        if span is not None:
+            span.end()
 
     def flush(self, within: float) -> None:
         """Export what has ended, for at most so many seconds."""
@@ -183,6 +219,7 @@ class TaskSpan:
         self._open = [True]
         self._code_ended: int | None = None
 
+    @harmless
     def granted(self, run: Run, claim: Claim) -> None:
         """Note what the store said, and let the calling thread's code be in this span."""
         span = self._span
@@ -196,6 +233,7 @@ class TaskSpan:
             span.add_event("resurrected", {"relier.crashes": run.crashes})
         self._attach(span)
 
+    @harmless
     def event(self, name: str, **attributes: str | int | float) -> None:
         """Note what happened just now."""
         self._span.add_event(name, {f"relier.{key}": value for key, value in attributes.items()})
@@ -204,6 +242,7 @@ class TaskSpan:
         """Note that the run is over but for the store's answer."""
         self._code_ended = time.time_ns()
 
+    @harmless
     def end(self, outcome: str, error: BaseException | None = None, **attributes: str | int | float) -> None:
         """End the span with what became of the run; a second call changes nothing."""
         try:
@@ -255,8 +294,9 @@ def _attributes(operation: str, kind: str, queue: str) -> dict[str, Any]:
     return {**attributes, DESTINATION: queue} if queue else attributes
 
 
-def _name(attributes: Mapping[str, Any]) -> str:
-    return f"{attributes[OPERATION]} {attributes.get(DESTINATION, '')}".rstrip()
+@harmless
+def _end(span: trace.Span) -> None:
+    span.end()
 
 
 def _headers(span: trace.Span) -> dict[str, str]:
@@ -280,6 +320,7 @@ def _context_of(option: Any) -> context.Context:
     return _propagator.extract(headers, empty)
 
 
+@harmless
 def _note_failure(span: trace.Span, error: BaseException) -> None:
     """Note an exception: its type, and where it came from. Its text may hold a payload."""
     kind = type_name(error)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from opentelemetry.semconv._incubating.attributes import messaging_attributes
 from relier import tracing
 from relier.span_export import QuietExporter, delay_ms, resource_attributes, traces_url
 from relier.stacks import FRAMES_KEPT, frames_of
+from tests.integration.harness import ROOT
 
 
 def test_the_names_are_those_of_the_installed_conventions() -> None:
@@ -107,3 +111,49 @@ def test_an_exporter_that_fails_is_told_once(caplog: pytest.LogCaptureFixture, r
     for _ in range(3):
         exporter.export([1, 2])
     assert [vars(record)["lost"] for record in caplog.records] == [2]
+
+
+_BROKEN = """
+import logging
+import os
+import subprocess
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+class Broken(SpanProcessor):
+    def on_{when}(self, *args, **kwargs):
+        raise OSError("no room for spans")
+
+provider = TracerProvider()
+provider.add_span_processor(Broken())
+trace.set_tracer_provider(provider)
+from relier import rl_actor
+from relier.testing import Testing
+with Testing(fail_fast=False, redis_url={url!r}, otel_enabled=True) as tasks:
+    @rl_actor(max_retries=0)
+    def work(ctx):
+        ctx.set_partial_sync(1)
+        if ctx.args:
+            raise ValueError
+    work.push(), work.push_many([work.message(), work.message(1)])
+    tasks.finish()
+    counters = tasks.store.counters()
+    print(counters["completed"], counters["dead"])
+"""
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_a_provider_that_breaks_breaks_no_task(store_url: str, when: str) -> None:
+    code = _BROKEN.replace("ctx.args", "args").replace("work(ctx)", "work(*args, ctx)")
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(when=when, url=store_url)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "2 1\n", done.stderr
+    assert "A span could not be made; the task goes on without it." in done.stderr
