@@ -10,13 +10,21 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench storm clean
+.PHONY: help demo dev dev-down test test-slow lint bench storm clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST))
 
 demo: $(STAMPS)/demo  ## kill workers under real work and see every task accounted for
 	@$(BIN)/rl demo
+
+COMPOSE_DEV = docker compose --file deploy/compose.dev.yaml
+
+dev:  ## start Redis, workers, a resurrector, Prometheus and Grafana in containers (needs Docker with Compose)
+	@$(COMPOSE_DEV) up --build --detach --wait
+
+dev-down:  ## stop them; their data stays
+	@$(COMPOSE_DEV) --profile rabbitmq down
 
 test: $(STAMPS)/dev  ## run the tests (installs the servers they need where it may)
 	@scripts/provide-servers $(BIN)/python

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -40,22 +42,26 @@ def passwords() -> dict[str, str]:
     return {f"REDIS_PASSWORD_{user.upper()}": password(user) for user in USERS}
 
 
-def _start(what: str, folder: Path, port: int, *options: str, **variables: str) -> LocalProcess:
-    """Run start.sh with passwords, on a port of loopback, with its files and its log in a folder."""
-    environ = {**os.environ, **passwords(), "REDIS_RUN": str(folder), "REDIS_SECRETS": "/nonexistent", **variables}
-    command = ["sh", str(FILES / "start.sh"), what, *options, "--port", str(port), "--bind", "127.0.0.1"]
+def _start(files: Path, what: str, folder: Path, port: int, *options: str, **variables: str) -> LocalProcess:
+    """Run start.sh with the passwords in `variables`, on a port of loopback, with its files and its log in a folder."""
+    environ = {**os.environ, "REDIS_RUN": str(folder), "REDIS_SECRETS": "/nonexistent", **variables}
+    command = ["sh", str(files / "start.sh"), what, *options, "--port", str(port), "--bind", "127.0.0.1"]
     return LocalProcess(command, folder / "log", environ)
 
 
 class ShippedRedis(RedisServer):
     """One server; `url` is that of the administrator. Raises `Unavailable`."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(
+        self, *options: str, passwords: Mapping[str, str] = MappingProxyType(passwords()), files: Path = FILES
+    ) -> None:
         if not shutil.which("redis-server"):
             raise Unavailable("redis", MISSING["redis"])
         self.folder = Path(tempfile.mkdtemp(prefix="rl-shipped-"))
         self.description = "redis/start.sh"
         self._options = options
+        self._files = files
+        self._passwords = dict(passwords)
         try:
             start_on_free_ports(self._start)
         except BaseException:
@@ -72,14 +78,14 @@ class ShippedRedis(RedisServer):
         self.restart()
 
     def url_of(self, user: str) -> str:
-        return f"redis://{user}:{password(user)}@127.0.0.1:{self.port}/0"
+        return f"redis://{user}:{self._passwords[f'REDIS_PASSWORD_{user.upper()}']}@127.0.0.1:{self.port}/0"
 
     def client_of(self, user: str, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(self.url_of(user), retry=Retry(NoBackoff(), 0), **options)
 
     def restart(self) -> None:
         log = self.folder / "log"
-        self._process = _start("redis", self.folder, self.port, *self._options)
+        self._process = _start(self._files, "redis", self.folder, self.port, *self._options, **self._passwords)
         wait_until(lambda: self._process.has_ended or self.answers(), 60, "the server's first answer")
         if self._process.has_ended:
             self._process.kill()
@@ -127,7 +133,7 @@ class ShippedSentinel:
     def _start(self) -> None:
         self.port = free_port()
         (self.folder / "sentinel.conf").unlink(missing_ok=True)
-        self._process = _start("sentinel", self.folder, self.port, REDIS_MASTER=self._master)
+        self._process = _start(FILES, "sentinel", self.folder, self.port, **passwords(), REDIS_MASTER=self._master)
         wait_until(lambda: self._process.has_ended or self._answers(), 60, "the Sentinel's first answer")
         if self._process.has_ended:
             self._process.kill()

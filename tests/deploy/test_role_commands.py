@@ -112,7 +112,7 @@ def test_a_viewer_may_use_no_other_command(commands: Commands) -> None:
     commands.refuse("viewer", OPERATORS | CANCEL)
 
 
-@pytest.mark.parametrize("user", ["producer", "worker"])
+@pytest.mark.parametrize("user", ["worker", pytest.param("producer", marks=pytest.mark.slow)])
 def test_who_pushes_or_works_may_use_no_command_of_the_operators(commands: Commands, user: str) -> None:
     commands.refuse(user, OPERATORS)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -19,10 +23,12 @@ from relier.brokers import default_broker
 from relier.settings import Settings
 from relier.store import Sending, Store, shard_of
 from relier.store.permissions import RefusedError
+from tests.conftest import skip
 from tests.deploy.conftest import Fleets
-from tests.deploy.shipped import ShippedRedis, password
+from tests.deploy.shipped import FILES, ROOT, ShippedRedis, password
 from tests.integration.actors import Actors
 from tests.integration.harness import UNLIMITED, Harness
+from tests.sources import Unavailable
 
 
 @dataclass
@@ -216,19 +222,52 @@ def test_who_has_no_role_may_nothing(shipped: ShippedRedis, user: str) -> None:
             client.get("rl:relier:{00}:rec")
 
 
-@pytest.mark.parametrize(("user", "what"), [("producer", "worker"), ("viewer", "worker"), ("worker", "resurrector")])
-def test_a_process_with_anothers_credentials_is_refused_in_one_line(
-    shipped: ShippedRedis, fleets: Fleets, user: str, what: str
+@pytest.mark.parametrize("user", ["producer", pytest.param("viewer", marks=pytest.mark.slow)])
+def test_a_worker_with_anothers_credentials_is_refused_in_one_line(
+    shipped: ShippedRedis, fleets: Fleets, user: str
 ) -> None:
     fleet = fleets(shipped)
     fleet.environ["RELIER_REDIS_URL"] = shipped.url_of(user)
-    if (user, what) == ("worker", "resurrector"):
-        fleet.resurrector().wait_settled_in()  # A worker may all that a resurrector may: it sweeps without one.
-        assert shipped.refused() == []
-        return
     process = fleet.worker()
     fleet.wait(lambda: process.is_over, what="its end")
     assert process.popen.returncode not in (0, None)
     assert "Traceback" not in process.text()
     assert password(user) not in process.text()
     assert f"does not let its user {user!r}" in process.text()
+
+
+# -- what is said about the ACL in docs/redis.md -----------------------------------------------------------------------
+
+
+def test_an_acl_does_not_ask_which_script_is_run(shipped: ShippedRedis) -> None:
+    """A producer's own script may do to the keys that a push needs whatever its commands can: it may forge a record."""
+    with as_role(shipped, "producer") as store:
+        forged = "return redis.call('HSET', KEYS[1], 'task', 'forged')"
+        assert store.runner.command("EVAL", forged, 1, "rl:relier:{00}:rec") == 1
+        with pytest.raises(RefusedError):  # But no command and no key beyond its own, inside a script either.
+            store.runner.command("EVAL", "return redis.call('HSET', KEYS[1], 'w', '{}')", 1, "rl:relier:{00}:workers")
+        with pytest.raises(RefusedError):
+            store.runner.command("EVAL", "return redis.call('LPOP', KEYS[1])", 1, "dramatiq:default")
+
+
+def test_another_namespace_is_a_matter_of_two_names_in_the_file(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    (said,) = re.findall(r"^    sed (.*) users\.acl$", (ROOT / "docs" / "redis.md").read_text(), re.MULTILINE)
+    shutil.copytree(FILES, tmp_path / "redis")
+    done = subprocess.run(f"sed {said} users.acl", shell=True, cwd=tmp_path / "redis", check=False)
+    assert done.returncode == 0
+    try:
+        server = ShippedRedis(files=tmp_path / "redis")
+    except Unavailable as error:
+        skip(request, error)
+    with closing(server):
+        for user, may in (("worker", True), ("producer", False)):
+            settings = Settings(redis_url=server.url_of(user), namespace="shop", admission_limit=UNLIMITED)
+            broker: Any = default_broker(settings)
+            with closing(broker.store), closing(broker):
+                Actors(broker).quick.push(1)
+                if may:
+                    assert broker.store.tasks.claim("w:1:x", sending(), b"n", 0, slot_free=True).fence
+                    continue
+                with pytest.raises(RefusedError):
+                    broker.store.tasks.claim("w:1:x", sending(), b"n", 0, slot_free=True)
+        assert len(server.refused()) == 1
