@@ -61,7 +61,7 @@ class RunningTotals:
         for key in shard.noted.keys() - fresh.keys():
             self._change(shard, key, shard.noted[key], None)
         counters = {name.decode(): int(n) for name, n in pairs(reply[2]) if name not in CLOCKS}
-        ahead = {name: n - shard.by_name.get(name, 0) for name, n in counters.items()}
+        ahead = {name: n - shard.by_name.get(name, 0) for name, n in counters.items() if ":" not in name}
         shard.rest = {name: n for name, n in ahead.items() if n}
 
     def _change(

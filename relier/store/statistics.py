@@ -99,7 +99,7 @@ class Statistics(Calls):
                     for code, n in codes.items():
                         counted[SHORT.get(code, code)] += n
             for name, n in _counters(meta).items():
-                if n != counted[name]:
+                if n != counted[name] and ":" not in name:  # Reasons may have been noted among others.
                     sums["\n"][name] += n - counted[name]
         return rows_of(sums)
 

@@ -184,7 +184,13 @@ def _miscounted(seen: Look) -> list[str]:
 def _misnoted(seen: Look) -> list[str]:
     """The statistics say what the counters say, and everything accepted of a queue and actor is accounted for."""
     noted = sum(seen.noted.values(), Counter[str]())
-    counted = {name: n for name, n in seen.counters.items() if noted[name] != n}
+    for name in [name for name in noted if ":" in name]:
+        noted[f"{name.partition(':')[0]}:"] += noted.pop(name)
+    counted = {name: n for name, n in seen.counters.items() if ":" not in name and noted[name] != n}
+    for kind in ("dead", "discarded"):
+        if noted[f"{kind}:"] != noted[kind]:
+            found_reasons = f"{noted[kind]} {kind}, but {noted[f'{kind}:']} with a reason"
+            counted[found_reasons] = noted[kind]
     found = [f"counted {counted}, but noted {dict(noted)}"] if counted else []
     unended = Counter(record.entry for record in seen.records.values() if record.state in "sr")
     for entry, n in seen.noted.items():

@@ -27,6 +27,7 @@
 -- include stats
 -- include letters
 -- include due_time
+-- include ready
 -- include end
 -- include result
 -- include settle
@@ -101,11 +102,13 @@ end
 
 -- Notes what the run that begins now waited for.
 local function note_start()
-  local runs, ready = rec[RUNS] or {}, seen == 0 and tonumber(ARGV[16]) or 0
+  local runs, ready = rec[RUNS] or {}, rec[READY]
   local last = runs[#runs]
   if last and last[4] == 'crashed' then
     note(rec, observed(RESURRECTIONS, now - last[3]))
   end
+  if ready == 0 then ready = seen == 0 and tonumber(ARGV[16]) or ready_since(id, rec, now) end
+  rec[READY] = 0
   if ready > 0 then accept(observed(WAITS, now - ready)) else accept() end
 end
 

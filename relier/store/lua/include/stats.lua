@@ -8,7 +8,8 @@
 -- Exact at any moment: `st:all` + `st`. No sweeper is needed: whoever notes something finds that the entry's minute is over, and *rolls* that entry: adds it
 -- to its minute, hour and day and to `st:all`, in the same script. A clock that is set back, or ahead, ends a minute too; the same minute may come
 -- again, and is added to. A crash before or after a script finds both or neither.
--- Bounded: by expiry, by MOST_ENTRIES in a shard (further ones are noted as OTHER) and by MOST_REASONS in an entry. Needs clock.
+-- Bounded: by expiry, by MOST_ENTRIES in a shard (further ones are noted as OTHER, until others have said nothing for long) and by MOST_REASONS in an
+-- entry. Needs clock.
 local SHORT = { accepted = 1, completed = 2, failed = 3, retries = 4 }
 -- Where the codes of a histogram begin: bucket k counts what took at most 1 ms * 2^k, the last one everything else; then comes the sum.
 local WAITS, RUN_TIMES, RESURRECTIONS = 32, 64, 96
@@ -68,7 +69,49 @@ local function rolling(key, entry, now)
   return { name_of = name_of, roll = roll }
 end
 
-local MOST_ENTRIES, OTHER = 200, '(other)\n(other)'
+local MOST_ENTRIES, OTHER = 500, '(other)\n(other)'
+
+-- There is no room for another entry: once an hour those that said nothing for 31 days go, and what they counted goes on as OTHER's. An entry
+-- stays as long as one of its tasks has not ended or is a dead letter.
+local function make_room(key, minute)
+  if not redis.call('SET', key .. ':full', '1', 'NX', 'EX', 3600) then return end
+  local all, left = key .. ':all', 50
+
+  local function read(hash, entry)
+    local packed = redis.call('HGET', hash, entry)
+    return packed and cmsgpack.unpack(packed) or {}
+  end
+
+  local function add(into, counts)
+    for code, n in pairs(counts) do
+      local reason = type(code) == 'string' and string.match(code, '^([^:]*:)')
+      if reason and not into[code] then code = reason .. 'other' end
+      into[code] = (into[code] or 0) + n
+    end
+  end
+
+  local function fold(entry, noted)
+    local sum = read(all, entry)
+    for code, n in pairs(noted) do sum[code] = (sum[code] or 0) + n end
+    local function of(code) return sum[code] or 0 end
+    if of(SHORT.accepted) ~= of(SHORT.completed) + of('discarded') or of('dead') ~= of('dlq_left') then return end
+    local other = read(all, OTHER)
+    add(other, sum)
+    redis.call('HSET', all, OTHER, cmsgpack.pack(other))
+    redis.call('HDEL', all, entry)
+    redis.call('HDEL', key, entry)
+    left = left - 1
+  end
+
+  local flat = redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    local noted = cmsgpack.unpack(flat[i + 1])
+    if noted[0] < minute - 44640 and flat[i] ~= OTHER and left > 0 then
+      noted[0] = nil
+      fold(flat[i], noted)
+    end
+  end
+end
 
 -- Notes of a record's queue and actor (nil: of nobody's) pairs of codes and numbers, which follow.
 local function note(rec, ...)
@@ -76,8 +119,11 @@ local function note(rec, ...)
   local entry, minute = rec and rec[QUEUE] .. '\n' .. rec[ACTOR] or '\n', math.floor(now / 60000000)
   local packed = redis.call('HGET', key, entry)
   if not packed and redis.call('HLEN', key) >= MOST_ENTRIES then
-    entry = OTHER
-    packed = redis.call('HGET', key, entry)
+    make_room(key, minute)
+    if redis.call('HLEN', key) >= MOST_ENTRIES then
+      entry = OTHER
+      packed = redis.call('HGET', key, entry)
+    end
   end
   local counts = packed and cmsgpack.unpack(packed)
   if not counts or counts[0] ~= minute then
