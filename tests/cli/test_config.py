@@ -17,8 +17,11 @@ from relier_cli.config_set import change_setting
 from relier_cli.config_validate import examine
 from relier_cli.env_file import quoted, values
 from relier_cli.variables import variable
+from tests import sources
 from tests.cli.conftest import CommandLine
 from tests.processes import rl
+from tests.servers.groups import SentinelGroup
+from tests.waiting import wait_until
 
 WRITTEN = """\
 # What the shop needs.
@@ -223,3 +226,24 @@ def test_sentinels_that_are_away_are_named(folder: Path) -> None:
     assert "needs 3" in texts(found)
     assert "The Sentinel 127.0.0.1:1 does not answer" in texts(found)
     assert "The Sentinel 127.0.0.1:2 does not answer" in texts(found)
+
+
+def test_sentinels_are_asked_for_the_master_and_the_quorum(folder: Path) -> None:
+    group = sources.start("sentinel", private=True)
+    assert isinstance(group, SentinelGroup)
+    try:
+        settings = Settings(**group.settings)
+        (well,) = check_sentinels(settings)
+        assert well.message == f"3 Sentinels agree that 'relier-master' is 127.0.0.1:{group.master().port}."
+
+        misspelt = texts(list(check_sentinels(settings.model_copy(update={"redis_sentinel_master_name": "relier"}))))
+        assert misspelt.count("knows no master 'relier'; did you mean 'relier-master'?") == 3
+        assert "RELIER_REDIS_SENTINEL_MASTER_NAME" in misspelt
+
+        for sentinel in group.sentinels[1:]:
+            sentinel.kill()
+        wait_until(lambda: "No failover" in texts(list(check_sentinels(settings))), 60, "the loss of the quorum")
+        alone = levels(list(check_sentinels(settings)))
+        assert alone == {("warning", "sentinel"), ("error", "sentinel")}
+    finally:
+        group.close()
