@@ -111,18 +111,18 @@ def _actors(view: View) -> Section:
     if len(names) > 1:
         done, failed = (sum(getattr(r, what) for r in view.actors) for what in ("completed", "failed"))
         counted = view.counted
-        cells = (f"{done:.1f}", f"{failed:.1f}", "", "", counted["crashes"], counted["dead"])
+        cells = (per_second(done), per_second(failed), "", "", counted["crashes"], counted["dead"])
         rows.append(("(all)", *cells, *_burn_cells(together(burns.values(), 0.5))[:-1], ""))
     return Section("ACTORS (crashes and dead letters of 5 minutes; burn rates)", headers, rows)
 
 
 def _rate_cells(rates: ActorRates | None) -> tuple[Any, ...]:
     if rates is None:
-        return ("0.0", "0.0", None, None, 0, 0)
+        return ("0", "0", None, None, 0, 0)
     percentiles = (_duration(rates.p95_wait), _duration(rates.p95_run))
     return (
-        f"{rates.completed:.1f}",
-        f"{rates.failed:.1f}",
+        per_second(rates.completed),
+        per_second(rates.failed),
         *percentiles,
         rates.counts["crashes"],
         rates.counts["dead"],
@@ -140,6 +140,11 @@ def _latencies(view: View) -> Iterator[Section]:
     if slow:
         rows = [(burn.actor, promise(burn), *_burn_cells(burn)) for burn in slow]
         yield Section("LATENCY (burn rates)", ("actor", "objective", *SHOWN, "budget left", "state"), rows)
+
+
+def per_second(rate: float) -> str:
+    """Return a rate for people: two digits that tell something."""
+    return f"{rate:.2g}" if rate < 10 else f"{rate:.0f}"
 
 
 def _duration(seconds: float | None) -> str | None:

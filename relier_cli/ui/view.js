@@ -7,6 +7,7 @@ const BAD = new Set(["page", "silent", "gone"]);
 const ODD = new Set(["ticket", "burning", "draining", "drained", "paused", "nobody consumes it", "nobody declares it"]);
 
 const percent = (share) => `${(share * 100).toFixed(1)} %`;
+const perSecond = (rate) => (rate < 10 ? String(+rate.toPrecision(2)) : rate.toFixed(0));
 const times = (rate) => (rate < 100 ? rate.toFixed(1) : rate.toFixed(0));
 const target = (one) => `${+(one.target * 100).toPrecision(10)} % ${one.latency === null ? "succeed" : `within ${one.latency} s`}`;
 
@@ -62,8 +63,8 @@ function actors(data) {
     const counts = rates ? rates.last_5_minutes : {};
     return [
       name,
-      (rates ? rates.per_second.completed : 0).toFixed(1),
-      (rates ? rates.per_second.failed : 0).toFixed(1),
+      perSecond(rates ? rates.per_second.completed : 0),
+      perSecond(rates ? rates.per_second.failed : 0),
       rates && span(rates.p95_wait_seconds),
       rates && span(rates.p95_run_seconds),
       counts.crashes || 0,

@@ -18,7 +18,9 @@ def burn_of(fleet: Harness, actor: str, kind: str = "success") -> Burn:
     return found
 
 
-@pytest.mark.parametrize("topology", ["embedded", "rabbitmq"], indirect=True)
+@pytest.mark.parametrize(
+    "topology", ["embedded", "rabbitmq", pytest.param("cluster", marks=pytest.mark.slow)], indirect=True
+)
 def test_dead_letters_raise_the_burn_rate_and_nothing_else_does(fleet: Harness) -> None:
     fleet.worker()
     a = fleet.actors.failing
