@@ -48,6 +48,7 @@ class Bench:
             fence=1,
             started_at=None,
             checkpoint=None,
+            trace=None,
             message=SimpleNamespace(options={}),
         )
         token = current.set(run)
