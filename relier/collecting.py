@@ -26,7 +26,7 @@ from relier.measures import (
 )
 from relier.queues import is_internal
 from relier.settings import Settings
-from relier.slo import WINDOWS, Burn, burns_of
+from relier.slo import Burn, burn_rates
 from relier.store import Store
 from relier.store.connection import UNAVAILABLE
 from relier.store.members import Members, Roll
@@ -112,9 +112,7 @@ class Collection:
 
     def reckon_burns(self) -> None:
         """Reckon the burn rates that the next sheets tell. Raises what the store raises."""
-        found = self._store.statistics.windows(*WINDOWS.values())
-        windows = dict(zip(WINDOWS, found, strict=True))
-        self._burns = burns_of(windows, self._store.fleet.objectives(), self._settings.slo_target)
+        self._burns = burn_rates(self._store, self._settings)
 
 
 def _line(error: Exception) -> str:

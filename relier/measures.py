@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from relier.leases import MEMBER, SLOTS
 from relier.metric_table import BY_REASON, DECISIONS, EVENTS, OF_TASKS, OUTCOMES, STATES
-from relier.slo import SHOWN, Burn
+from relier.slo import LEAST_FAILURES, REFUSED, SHOWN, Burn
 from relier.store.admissions import GLOBAL, Usage
 from relier.store.members import Members
 from relier.store.state import Contents, Kind, ServerHealth
@@ -61,7 +61,7 @@ class Rows:
 
     def named(self, row: Row) -> tuple[str, str]:
         """Return the labels of a row. Once given they stay: a row that moved would take its counts with it."""
-        kind = row.queue, row.actor
+        kind = row.queue, row.actor or (REFUSED if row.queue else "")
         if kind not in self._named and len(self._named) < MOST:
             self._named[kind] = kind
         return self._named.get(kind, (OTHER, OTHER))
@@ -219,5 +219,7 @@ def measure_burns(burns: Iterable[Burn], sheet: Sheet) -> None:
         sheet.put("relier_slo_budget_left_ratio", burn.budget_left, burn.actor, burn.kind)
         if burn.latency is not None:
             sheet.put("relier_slo_latency_seconds", burn.latency, burn.actor)
+        for severity in LEAST_FAILURES:
+            sheet.put("relier_slo_alert", burn.severity == severity, burn.actor, burn.kind, severity)
         for window in SHOWN:
             sheet.put("relier_slo_burn_rate", burn.burn_rate(window), burn.actor, burn.kind, window)

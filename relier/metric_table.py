@@ -123,6 +123,12 @@ METRICS = (
         "Failures over the failures allowed, in the window: 1 spends the budget in exactly its period.",
     ),
     Metric(
+        "relier_slo_alert",
+        "gauge",
+        ("actor", "objective", "severity"),
+        "1 while the burn rates ask for a page or a ticket, as rl slo status says.",
+    ),
+    Metric(
         "relier_slo_budget_left_ratio",
         "gauge",
         ("actor", "objective"),

@@ -9,7 +9,7 @@
 `rabbitmq`          the session's shared RabbitMQ; never hurt it, but cut its connections as you like
 `vhost`             the URL of a virtual host in it, of this test alone
 `private_rabbitmq`  a factory of RabbitMQ servers that the test may hurt; each takes seconds to start
-`prometheus`        a Prometheus of this module's own, not started, and its promtool
+`prometheus`        a Prometheus of the test's own, not started, and its promtool
 `faketime`          the library that moves the clock of a process that preloads it
 """
 
@@ -205,7 +205,7 @@ def faketime(request: pytest.FixtureRequest) -> Path:
         skip(request, error)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def prometheus(request: pytest.FixtureRequest) -> Iterator[Prometheus]:
     try:
         found = sources.prometheus()
