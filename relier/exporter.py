@@ -53,8 +53,7 @@ def serve_beside(store: Store, broker: Broker, settings: Settings) -> Exporter |
         logger.warning("No metrics are served here.", extra={"error": str(error)})
         return None
     exporter.start()
-    host, port = exporter.address
-    logger.info("Serving metrics.", extra={"address": f"{host}:{port}"})
+    logger.info("Serving metrics.", extra={"url": exporter.url})
     return exporter
 
 
@@ -80,6 +79,12 @@ class Exporter:
     def address(self) -> Address:
         host, port = self._server.server_address[:2]
         return str(host), int(port)
+
+    @property
+    def url(self) -> str:
+        """Where the metrics are; 0.0.0.0 is every interface."""
+        host, port = self.address
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """Return a page of metrics and its content type."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from relier.account import COUNTERS
+
 Type = Literal["counter", "gauge", "histogram"]
 
 _QUEUE, _ACTOR, _TASK = ("queue",), ("actor",), ("queue", "actor")
@@ -37,10 +39,7 @@ BY_REASON = {"dead": "relier_dead_lettered_total", "discarded": "relier_discarde
 #: Admission's counters, with what it decided.
 DECISIONS = {"admitted": "admitted", "admission_rejected": "rejected", "admission_failed_open": "failed_open"}
 #: The other counters of the store: what is seldom and worth a look.
-EVENTS = (
-    *("stopped_identical", "notices", "dlq_left", "unsigned", "integrity_failures", "parked", "declined"),
-    *("published", "replays", "hooks_abandoned", "refused", "released", "adopted"),
-)
+EVENTS = tuple(name for name in COUNTERS if name not in {*OUTCOMES, *OF_TASKS, *DECISIONS})
 #: States of a worker, as `rl worker status` tells them.
 STATES = ("alive", "draining", "drained", "silent")
 

@@ -103,8 +103,7 @@ def _serve(addr: str | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     exporter.start()
-    host, port = exporter.address
-    log.info("Serving metrics.", address=f"{host}:{port}")
+    log.info("Serving metrics.", url=exporter.url)
     ended.wait()
     exporter.stop()
     store.close()
