@@ -7,6 +7,7 @@ from collections import Counter
 import redis
 
 from benchmarks.storm.load import Load
+from relier.auditing import take_account
 from tests.integration.harness import Harness
 from tests.waiting import wait_until
 
@@ -48,9 +49,18 @@ def _account(fleet: Harness, load: Load, counters: Counter[str]) -> list[str]:
     most = fewest + 3 * load.unsure
     if not fewest <= counters["accepted"] <= most:
         found.append(f"{counters['accepted']} tasks accepted, but {fewest} to {most} were enqueued")
+    found += _audited(fleet)
     events = Counter(event["event"] for event in fleet.store.events(100_000))
     found += [f"event {name!r}: {events[name]}" for name in ("store lost data", "unknown copy") if events[name]]
     return found
+
+
+def _audited(fleet: Harness) -> list[str]:
+    """What `rl audit` finds: now that nothing moves, it has to balance exactly, by queue and actor."""
+    account = take_account(fleet.store, fleet.broker, fleet.settings)
+    found = [f"rl audit: {gap}" for gap in (*account.gaps, *account.lost, *account.stranded)]
+    loose = {name: n for name in ("in_motion", "on_the_way", "unattributed") if (n := getattr(account, name))}
+    return found + ([f"rl audit, although nothing moves: {loose}"] if loose else [])
 
 
 def _ends(fleet: Harness) -> str:
