@@ -48,7 +48,9 @@ class Ground:
             cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
             heeded = heeded_settings() if self._given else {}
             if self._given and not ("redis_url" in heeded or "redis_use_sentinel" in heeded):
-                raise RelierConfigError("There is no server to use: --here needs RELIER_REDIS_URL.")
+                raise RelierConfigError(
+                    "There is no server to use: --here needs RELIER_REDIS_URL, or Sentinels; a Cluster will not do."
+                )
             self.values = {
                 "namespace": f"bench-{secrets.token_hex(6)}",
                 "log_level": "error",

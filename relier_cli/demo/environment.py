@@ -105,8 +105,13 @@ def python_path(environ: Mapping[str, str]) -> str:
 
 
 def heeded_settings() -> dict[str, str]:
-    """Return where the user's Redis is, from the environment and `.env`, and nothing else of their settings."""
+    """Return where the user's Redis is, from the environment and `.env`, and nothing else of their settings.
+
+    Nothing for a Cluster: an embedded server is used instead.
+    """
     found = {name.upper(): value for name, value in (*_dotenv().items(), *os.environ.items()) if value}
+    if found.get(PREFIX + "REDIS_USE_CLUSTER", "").lower() in ("true", "1", "yes", "on", "t", "y"):
+        return {}  # What is left behind on several servers is not found with one search.
     return {name: found[PREFIX + name.upper()] for name in _HEEDED if PREFIX + name.upper() in found}
 
 

@@ -56,8 +56,11 @@ def test_a_server_that_is_away_is_told_in_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "redis://:***@127.0.0.1:1/0" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    done = processes.rl(tmp_path, "bench", "--here")
-    assert (done.returncode, done.stderr) == (1, "There is no server to use: --here needs RELIER_REDIS_URL.\n")
+    without = [{}, {"redis_url": "redis://127.0.0.1:1,127.0.0.1:2", "redis_use_cluster": "true"}]
+    for settings in without:
+        done = processes.rl(tmp_path, "bench", "--here", **settings)
+        assert done.returncode == 1
+        assert done.stderr.startswith("There is no server to use: --here needs RELIER_REDIS_URL, or Sentinels;")
 
 
 def test_ratios_are_those_of_the_pairs_and_the_rest_are_medians() -> None:
