@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import redis
 
-from tests import sources
+from tests import processes, sources
 from tests.conftest import skip
-from tests.deploy.shipped import ShippedRedis, ShippedSentinel
+from tests.deploy.shipped import ROOT, ShippedRedis, ShippedSentinel, password
+from tests.deploy.test_compose import filled, services
+from tests.processes import Started
 from tests.waiting import wait_until
 
 
@@ -68,3 +72,31 @@ def test_a_killed_master_is_replaced_and_comes_back_as_a_replica(group: Group) -
     group.replica.kill()
     group.replica.restart()
     assert role(group.replica) == "master"
+
+
+@pytest.mark.slow
+def test_workers_and_producers_of_the_production_file_follow_the_master(group: Group, tmp_path: Path) -> None:
+    """With the settings of compose.yaml: the user in the URL, its password apart, the server by Sentinel."""
+    told = services("compose.yaml")["worker"]["environment"]
+    nodes = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in group.sentinels)
+    given = {key: filled(value) for key, value in told.items()} | {"RELIER_REDIS_SENTINEL_NODES": nodes}
+    settings = {key.removeprefix("RELIER_").lower(): value for key, value in given.items()}
+    settings |= {"actors": "quickstart", "recovery_queue": "own", "redis_password": password("worker")}
+    producer = settings | {
+        "redis_url": settings["redis_url"].replace("worker@", "producer@"),
+        "redis_password": password("producer"),
+    }
+    shutil.copy(ROOT / "examples" / "quickstart.py", tmp_path)
+
+    def pushes() -> bool:
+        done = processes.run(tmp_path, "quickstart", **producer)
+        return "Hello, Ann!" in done.stdout and "divide is dead" in done.stdout
+
+    command = services("compose.yaml")["worker"]["command"][1:-1]
+    with Started(tmp_path, "relier_cli.app", *command, "2", **settings) as worker:
+        assert pushes(), worker.output[-3000:]
+        group.master.kill()
+        wait_until(lambda: role(group.replica) == "master", 90, "the replica's promotion")
+        wait_until(pushes, 90, f"a task after the failover: {worker.output[-3000:]}")
+        assert worker.terminate() == 0
+    assert group.replica.refused() == []
