@@ -115,6 +115,7 @@ def test_a_worker_runs_every_kind_of_task(shipped: ShippedRedis, fleets: Fleets)
     dramatiq.pipeline([a.add.message(1, 1), a.add.message(2)], broker=fleet.broker).run()  # type: ignore[no-untyped-call]
     first = fleet.worker()
     fleet.settle(16)
+    fleet.wait(lambda: fleet.store.fleet.observe().pulses.get(first.identity), what="a pulse, which logs in by itself")
     assert first.stop() == 0
     assert shipped.refused() == []
 
