@@ -59,6 +59,23 @@ def test_a_file_has_the_shape_of_a_compose_file(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
+def test_what_a_file_names_is_there(file: str, tmp_path: Path) -> None:
+    told = load(file)
+    made = {path.name for path in _secrets(tmp_path).iterdir()}
+    for name, service in told["services"].items():
+        assert set(service.get("depends_on", ())) <= set(told["services"]), name
+        assert set(service.get("networks", ())) <= set(told.get("networks", ())), name
+        assert set(service.get("secrets", ())) <= set(told.get("secrets", ())), name
+        for other, terms in service.get("depends_on", {}).items():
+            assert terms["condition"] != "service_healthy" or "healthcheck" in told["services"][other], name
+        for volume in service.get("volumes", ()):
+            source = filled(volume).split(":")[0]
+            assert (DEPLOY / source).exists() if source.startswith(".") else source in told["volumes"], (name, volume)
+        assert {Path(path).name for path in service.get("env_file", ())} <= made, name
+    assert {Path(secret["file"]).name for secret in told.get("secrets", {}).values()} <= made
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_images_are_pinned_to_versions_that_the_tests_run_on(file: str) -> None:
     for name, service in services(file).items():
         image = service["image"]
