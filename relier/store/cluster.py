@@ -124,16 +124,21 @@ class ClusterRunner(ScriptRunner):
         replies: list[Any] = [None] * len(commands)
         todo = list(range(len(commands)))
         for _ in range(REDIRECTIONS):
-            self._round(link, commands, todo, replies)
-            todo = [i for i in todo if isinstance(replies[i], AskError) and self._go_on(link, commands, replies, i)]
+            unsent = self._round(link, commands, todo, replies)
+            moved = [i for i in todo if isinstance(replies[i], AskError) and self._go_on(link, commands, replies, i)]
+            todo = [*moved, *(i for i, node in unsent.items() if self._has_successor(commands[i], node))]
             if not todo:
                 break
         self._note_changes()
         return [_unmoved(reply) for reply in replies]
 
-    def _round(self, link: Link, commands: Sequence[bytes], todo: list[int], replies: list[Any]) -> None:
-        """Send commands to their servers, then read from all of them; errors become replies."""
+    def _round(self, link: Link, commands: Sequence[bytes], todo: list[int], replies: list[Any]) -> dict[int, Address]:
+        """Send commands to their servers, then read from all of them; errors become replies.
+
+        Returns the commands that cannot have arrived, because there was no connection, and where they were to go.
+        """
         begun: list[tuple[Address, list[int]]] = []
+        unsent: dict[int, Address] = {}
         try:
             for node, indexes in self._by_node(commands, todo, replies).items():
                 try:
@@ -141,6 +146,8 @@ class ClusterRunner(ScriptRunner):
                     self._begin(self._connection_to(link, node), [commands[i] for i in indexes], node)
                 except Exception as error:
                     begun.pop()
+                    if "relier_peer" not in self._connection_to(link, node).__dict__:
+                        unsent.update(dict.fromkeys(indexes, node))
                     self._lost(link, node, indexes, replies, error)
             while begun:
                 node, indexes = begun[0]
@@ -158,6 +165,14 @@ class ClusterRunner(ScriptRunner):
             for node, _ in begun:
                 self._give_up(self._connection_to(link, node), error)
             raise
+        return unsent
+
+    def _has_successor(self, command: bytes, away: Address) -> bool:
+        """Whether another server has the part of the store that a command is for, which could not be sent."""
+        try:
+            return self._asked(command) != away
+        except redis.exceptions.ClusterDownError:
+            return False
 
     def _by_node(self, commands: Sequence[bytes], todo: list[int], replies: list[Any]) -> dict[Address, list[int]]:
         found: dict[Address, list[int]] = {}

@@ -64,11 +64,17 @@ class Member:
             return False
 
     def role(self) -> str:
+        """Return master or slave; '' when it does not say."""
         try:
-            with self.client(socket_timeout=1) as client:
-                return str(client.info("replication")["role"])
+            return str(self.replication()["role"])
         except redis.RedisError:
             return ""
+
+    def replication(self) -> dict[str, Any]:
+        """Return what it says of replication."""
+        with self.client(socket_timeout=1) as client:
+            told: dict[str, Any] = client.info("replication")
+            return told
 
     def is_well(self) -> bool:
         """Whether it takes writes."""
