@@ -65,8 +65,9 @@ class Fates:
     def look(self) -> None:
         """See how far each has come."""
         open_ = [fate for fate in self.all.values() if not fate.settled]
-        ran = self._probes.holding.runs() if open_ else {}
-        for task_id, record in self._records(fate.task for fate in open_).items():
+        records = self._records(fate.task for fate in open_)
+        ran = self._probes.holding.runs() if open_ else {}  # Then: a run is noted before it can end.
+        for task_id, record in records.items():
             fate = self.all[task_id]
             if record is None:  # It completed at its first try, and was forgotten.
                 fate.ended, fate.own_end = "completed", True
