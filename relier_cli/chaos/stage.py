@@ -59,7 +59,7 @@ class Stage:
         """Ask one worker for something. Refuses when it does not listen any more."""
         from relier.chaos.obedience import MESSAGE
 
-        if not self.store.fleet.tell(worker, {"type": MESSAGE, "what": what, "by": who(), **more}):
+        if not self.store.fleet.order(worker, {"type": MESSAGE, "what": what, "by": who(), **more}):
             refuse(f"Worker {worker} does not listen any more: rl worker status.")
 
     def insist(self, yes: bool, consequence: str) -> None:

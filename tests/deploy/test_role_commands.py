@@ -27,7 +27,7 @@ OPERATORS = {
 #: What producers and workers may do, too: a receipt's `cancel` does.
 CANCEL = {"tasks cancel"}
 #: Commands that start something, or are no question to the store.
-OTHERS = WITHOUT_STORE | set(ELSEWHERE) | {"worker start", "run-resurrector", "bench", "ui", "metrics", "config set"}
+OTHERS = WITHOUT_STORE | set(ELSEWHERE) | {"worker start", "run-resurrector", "bench", "ui", "config set"}
 
 COMMANDS = set(schemas.commands())
 READING = {name for name in COMMANDS - OPERATORS - CANCEL - OTHERS if not name.startswith("chaos ")}
@@ -105,6 +105,13 @@ def test_a_viewer_may_use_every_command_that_only_reads(shipped: ShippedRedis, c
     for done in commands.run("viewer", lines):
         assert REFUSED not in done.out + done.err and "Traceback" not in done.err, done
         assert done.out, done
+    assert shipped.refused() == []
+
+
+def test_a_resurrector_may_serve_the_metrics(shipped: ShippedRedis, commands: Commands) -> None:
+    shipped.refused()
+    (done,) = commands.run("resurrector", commands.lines({"metrics"}))
+    assert (done.code, "relier_up 1" in done.out) == (0, True), done
     assert shipped.refused() == []
 
 
