@@ -92,6 +92,5 @@ def late_from(broker: Broker, run: Run) -> int:
 
 def _latency(broker: Broker, actor_name: str) -> float | None:
     actor = broker.actors.get(actor_name)
-    if actor is None or actor.options.get("slo_latency") is None:
-        return None
-    return objective_of(actor.options).latency
+    latency = None if actor is None else actor.options.get("slo_latency")
+    return latency if latency is not None and _is_latency(latency) else None

@@ -6,6 +6,7 @@ from __future__ import annotations
 QUESTIONS: dict[str, dict[str, str]] = {
     "": {
         "Is anything running?": "rl tasks inflight",
+        "What goes on, at a glance?": "rl top",
         "Why does my task not run?": "rl worker status; rl queue list; rl admission status; rl dlq list",
         "Who puts back the tasks of dead workers?": "rl worker status; rl tasks list --state due",
         "Why is it in the DLQ?": "rl dlq inspect ID",
@@ -53,6 +54,7 @@ QUESTIONS: dict[str, dict[str, str]] = {
     "slo": {
         "Is the failure rate rising?": "rl slo status",
         "What to show on Monday?": "rl slo report --format markdown",
+        "Should the rollout stop?": "rl slo status --check",
     },
     "chaos": {
         "Do the tasks of a killed worker run again?": "rl chaos worker-kill --yes",
