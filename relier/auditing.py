@@ -228,5 +228,5 @@ class _Taking:
             return None
         if messages is None:
             return None
-        recorded = self._recorded[queue] + (self._held[queue] if held is not None else 0)
+        recorded = self._recorded[queue] + min(held or 0, self._held[queue])
         return QueueAccount(queue, messages, held, recorded)

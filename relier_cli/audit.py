@@ -79,18 +79,18 @@ _COLUMNS = (
     *("queue", "actor", "accepted", "completed", "dead_letters", "discarded"),
     *("waiting", "running", "difference"),
 )
+#: The balance, from the top.
+_BALANCE = (
+    *("pushed", "accepted", "completed", "dead_letters", "discarded", "on_the_way"),
+    *("waiting", "running", "without_record", "difference", "in_motion"),
+)
 #: Those that the text tells above the others.
 _TOLD = ("accepted", "completed", "discarded")
 
 
 def show(account: Account) -> None:
     data = as_data(account)
-    names = ("pushed", "completed", "dead_letters", "discarded", "on_the_way")
-    print_fields((name.replace("_", " "), data[name]) for name in names)
-    where = ("waiting", "running", "without_record")
-    typer.echo("on the way: " + ", ".join(f"{name.replace('_', ' ')} {data[name]}" for name in where))
-    more = ("accepted", "difference", "in_motion")
-    print_fields((name.replace("_", " "), data[name]) for name in more)
+    print_fields((name.replace("_", " "), data[name]) for name in _BALANCE)
     if lines := data["tasks"]:
         print_table([name.replace("_", " ") for name in _COLUMNS], [list(line.values()) for line in lines])
     counters = {name: n for name, n in data["counters"].items() if name not in _TOLD}
