@@ -148,6 +148,11 @@ class WorkerProcess:
         """Whether this process leaves the fleet, or has left it."""
         return self._stopped.is_set()
 
+    @property
+    def takes_chaos(self) -> bool:
+        """Whether `rl chaos` may hurt this process: a worker whose settings say so."""
+        return self.settings.chaos_enabled and self.role == "worker"
+
     # -- what the fleet knows of it -----------------------------------------------------------------------------
 
     @property

@@ -94,7 +94,7 @@ class Registration:
             "code": self.code,
             "subscribed": process.control.subscribed_as == process.identity,
             "checkpoints": self._checkpoints(),
-            "chaos": process.settings.chaos_enabled,
+            "chaos": process.takes_chaos,
         }
 
     def _checkpoints(self) -> str:

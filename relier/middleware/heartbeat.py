@@ -74,7 +74,7 @@ class Heartbeat(Middleware):
         process.tracing = self.installation.tracing
         queue = worker.work_queue = RecoveryFirst(process.deferred)
         adapter.works_from(queue.take_out)
-        if settings.chaos_enabled:
+        if process.takes_chaos:
             _allow_chaos(broker, worker, process)
         consumed = worker.consumer_whitelist or {q_name(queue) for queue in broker.get_declared_queues()}
         self._takes_all = not worker.consumer_whitelist
@@ -144,8 +144,7 @@ def _allow_chaos(broker: Broker, worker: Worker, process: WorkerProcess) -> None
     from relier.chaos.obedience import obey_chaos, take_part
 
     obey_chaos(process)
-    if process.role == "worker":
-        take_part(broker, worker)
+    take_part(broker, worker)
 
 
 def _owns_process(process: WorkerProcess) -> bool:
