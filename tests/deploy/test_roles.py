@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from redis.retry import Retry
 from relier import TaskReceipt
 from relier.brokers import default_broker
 from relier.settings import Settings
-from relier.store import Sending, Store, shard_of
+from relier.store import Failure, JobTerms, Sending, Store, shard_of
 from relier.store.permissions import RefusedError
 from tests.conftest import skip
 from tests.deploy.conftest import Fleets
@@ -92,6 +92,19 @@ def test_a_producer_pushes_in_every_way_and_reads_its_receipts(
     assert receipts[0].status() == "completed"
     fleet.settle(len(receipts) + 2 + 2 + 3 + 1)
     assert TaskReceipt.from_id(cancelled.id, broker=broker).status() == "discarded"
+    assert shipped.refused() == []
+
+
+def test_a_producers_push_ends_the_dead_letter_of_an_older_task(shipped: ShippedRedis) -> None:
+    older, newest = (replace(sending(task_id), shard=7, job="digest") for task_id in ("t", "u"))
+    with as_role(shipped, "worker") as worker:
+        claim = worker.tasks.claim("w1", older, b"n", 0, slot_free=True)
+        failure = Failure(False, 0.0, True, False, "ValueError", b"encoded", "ValueError: no")
+        assert worker.tasks.fail("w1", older, claim.fence, failure) == "dead"
+    with as_role(shipped, "producer") as role:
+        role.tasks.push_many([(newest, JobTerms(300.0, published=True))])
+    with as_role(shipped, "viewer") as viewer:
+        assert viewer.record("t").outcome == "discarded"  # type: ignore[union-attr]
     assert shipped.refused() == []
 
 
