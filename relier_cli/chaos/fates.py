@@ -101,7 +101,8 @@ class Fates:
         if record.state in ("s", "r"):
             return
         fate.ended, fate.end_fence = record.outcome, record.fence
-        fate.own_end = record.fence == fate.fence and record.outcome == "completed"
+        first_try = record.fence in (fate.fence, 0)  # 0: only its id is remembered.
+        fate.own_end = first_try and record.outcome == "completed"
         self._steps.note(f"{_named(fate)} ended: {record.outcome}")
 
     @property
