@@ -15,6 +15,7 @@ QUESTIONS: dict[str, dict[str, str]] = {
         "Is the failure rate rising?": "rl slo status",
         "Is everything set up right?": "rl doctor; rl config validate",
         "Is every task accounted for?": "rl audit",
+        "All of it at a glance?": "rl top; rl ui",
     },
     "tasks": {
         "What runs now, and where?": "rl tasks inflight --follow",
@@ -58,6 +59,7 @@ QUESTIONS: dict[str, dict[str, str]] = {
     },
     "chaos": {
         "Do the tasks of a killed worker run again?": "rl chaos worker-kill --yes",
+        "Is every task accounted for afterwards?": "rl chaos verify",
     },
 }
 

@@ -68,7 +68,11 @@ def test_the_help_of_a_group_tells_which_command_answers_which_question(group: s
     for question, answers in QUESTIONS[group].items():
         assert re.search(rf"^ *{re.escape(question)}  +{re.escape(answers)}$", out, re.MULTILINE), out
         for answer in answers.split("; "):
-            assert any(f"{answer} ".startswith(f"rl {name} ") for name in COMMANDS), answer
+            words = answer.partition(" -- ")[0].split()[1:]
+            named = [name for name in COMMANDS if words[: len(name.split())] == name.split()]
+            assert len(named) == 1, answer
+            options = {option for parameter in schemas.commands()[named[0]].params for option in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= options, answer
 
 
 @pytest.mark.parametrize("command", COMMANDS)
