@@ -195,13 +195,14 @@ def _measure_runs(members: Members, sheet: Sheet) -> None:
 
 def measure_server(health: ServerHealth, sheet: Sheet) -> None:
     """Measure how Redis does."""
+    used, most = health.fullest
     sheet.put("relier_store_ping_seconds", health.ping)
-    sheet.put("relier_store_memory_bytes", health.number("used_memory"))
-    sheet.put("relier_store_memory_max_bytes", health.number("maxmemory"))
-    sheet.put("relier_store_clients", health.number("connected_clients"))
+    sheet.put("relier_store_memory_bytes", used)
+    sheet.put("relier_store_memory_max_bytes", most)
+    sheet.put("relier_store_clients", health.total("connected_clients"))
     sheet.put("relier_store_aof_ok", health.aof_works)
-    sheet.put("relier_store_replicas", health.number("connected_slaves"))
-    sheet.put("relier_store_evicted_keys_total", health.number("evicted_keys"))
+    sheet.put("relier_store_replicas", health.total("connected_slaves"))
+    sheet.put("relier_store_evicted_keys_total", health.total("evicted_keys"))
 
 
 def measure_admission(usages: Sequence[Usage], sheet: Sheet) -> None:

@@ -135,8 +135,10 @@ METRICS = (
     ),
     # -- the store
     Metric("relier_store_records", "gauge", (), "Tasks of which the store keeps a record."),
-    Metric("relier_store_ping_seconds", "gauge", (), "How long Redis took to answer a PING."),
-    Metric("relier_store_memory_bytes", "gauge", (), "Memory that Redis uses."),
+    Metric(
+        "relier_store_ping_seconds", "gauge", (), "How long Redis, or all masters of a Cluster, took to answer a PING."
+    ),
+    Metric("relier_store_memory_bytes", "gauge", (), "Memory that Redis uses; of a Cluster, its fullest master."),
     Metric("relier_store_memory_max_bytes", "gauge", (), "Its maxmemory; 0: none."),
     Metric("relier_store_clients", "gauge", (), "Connections to Redis."),
     Metric("relier_store_aof_ok", "gauge", (), "1 when Redis keeps an append-only file and writes it without errors."),

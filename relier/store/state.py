@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -76,32 +76,52 @@ def _text(value: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ServerHealth:
-    """What a Redis server says of itself."""
+    """What the store's servers say of themselves: one, or each master of a Cluster."""
 
-    ping: float  #: seconds that it took to answer
-    info: Mapping[str, str]
+    ping: float  #: seconds until all of them had answered
+    infos: Sequence[Mapping[str, str]]
 
-    def number(self, name: str) -> float | None:
-        """Return a figure of its INFO; None where it does not tell."""
-        try:
-            return float(self.info[name])
-        except (KeyError, ValueError):
-            return None
+    def total(self, name: str) -> float | None:
+        """Return the sum of a figure of their INFO; None where one does not tell it."""
+        found = [_number(info, name) for info in self.infos]
+        return None if None in found else sum(number for number in found if number is not None)
+
+    @property
+    def fullest(self) -> tuple[float | None, float | None]:
+        """Memory used, and maxmemory (0: none), in bytes, of the one that has the least room."""
+        fullest = max(self.infos, key=_fullness)
+        return _number(fullest, "used_memory"), _number(fullest, "maxmemory")
 
     @property
     def aof_works(self) -> bool | None:
-        """Whether it keeps an append-only file and writes it without errors; None where it does not tell."""
-        enabled = self.number("aof_enabled")
-        if enabled is None:
+        """Whether all keep an append-only file and write it without errors; None where one does not tell."""
+        if self.total("aof_enabled") is None:
             return None
-        return bool(enabled) and self.info.get("aof_last_write_status", "ok") == "ok"
+        return all(
+            _number(info, "aof_enabled") and info.get("aof_last_write_status", "ok") == "ok" for info in self.infos
+        )
+
+
+def _number(info: Mapping[str, str], name: str) -> float | None:
+    try:
+        return float(info[name])
+    except (KeyError, ValueError):
+        return None
+
+
+def _fullness(info: Mapping[str, str]) -> tuple[float, float]:
+    used, most = _number(info, "used_memory") or 0.0, _number(info, "maxmemory") or 0.0
+    return used / most if most else 0.0, used
 
 
 def server_health(store: Store) -> ServerHealth:
-    """Ask the store's server how it does."""
+    """Ask the store's servers how they do."""
     begun = time.perf_counter()
-    store.runner.command("PING")
+    store.runner.everywhere("PING")
     ping = time.perf_counter() - begun
-    raw = store.runner.command("INFO")
-    lines = _text(raw).splitlines() if isinstance(raw, bytes) else []
-    return ServerHealth(ping, dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#")))
+    return ServerHealth(ping, [_parsed(raw) for raw in store.runner.everywhere("INFO")])
+
+
+def _parsed(raw: bytes) -> dict[str, str]:
+    lines = _text(raw).splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from relier.store import Parking
+from relier.brokers.redis import RelierRedisBroker
+from relier.collecting import Collection
+from relier.settings import Settings
+from relier.store import Parking, Store
 from relier.store.fleet import Busy
 from relier.store.holds import Hold
 from relier.store.members import Roll
-from relier.store.state import UNKNOWN, Kind, contents, server_health
+from relier.store.state import UNKNOWN, Kind, ServerHealth, contents, server_health
+from tests import sources
+from tests.conftest import SharedServers, skip
 from tests.store.desk import SHARD, Desk
 
 
@@ -109,6 +114,33 @@ def test_the_roll_tells_who_is_there_what_runs_and_who_is_owed(desk: Desk) -> No
 def test_the_server_tells_how_it_does(desk: Desk) -> None:
     health = server_health(desk.store)
     assert health.ping > 0
-    assert (health.number("used_memory") or 0) > 0
-    assert health.number("no such thing") is None
+    assert (health.fullest[0] or 0) > 0
+    assert health.total("no such thing") is None
     assert isinstance(health.aof_works, bool)
+
+
+def test_of_several_servers_the_one_in_trouble_is_told() -> None:
+    well = {"used_memory": "900", "maxmemory": "0", "aof_enabled": "1", "evicted_keys": "0"}
+    full = {"used_memory": "80", "maxmemory": "100", "aof_enabled": "1", "evicted_keys": "3"}
+    failing = {**full, "used_memory": "10", "aof_last_write_status": "err"}
+    assert ServerHealth(0.1, [well, full]).fullest == (80, 100)
+    assert ServerHealth(0.1, [well, full]).total("evicted_keys") == 3
+    assert ServerHealth(0.1, [well, full]).aof_works is True
+    assert ServerHealth(0.1, [well, full, failing]).aof_works is False
+    assert ServerHealth(0.1, [well, {}]).aof_works is None
+
+
+@pytest.mark.slow
+def test_the_masters_of_a_cluster_are_asked_together(request: pytest.FixtureRequest, servers: SharedServers) -> None:
+    try:
+        server = servers.store("cluster")
+    except sources.Unavailable as error:
+        skip(request, error)
+    settings = Settings(redis_url=server.url, redis_use_cluster=True)
+    store, broker = Store.from_settings(settings), RelierRedisBroker(settings=settings)
+    found = Collection(store, broker, settings).sheet().samples
+    assert dict(found["relier_up"]) == {(): 1}
+    assert len(server_health(store).infos) == 3
+    assert found.keys() > {"relier_store_memory_bytes", "relier_queue_depth", "relier_workers"}
+    broker.close()
+    store.close()
