@@ -22,7 +22,9 @@ from relier import TaskReceipt
 from relier.brokers import default_broker
 from relier.settings import Settings
 from relier.store import Failure, JobTerms, Sending, Store, shard_of
+from relier.store.locks import Holder
 from relier.store.permissions import RefusedError
+from relier.store.scripts import script
 from tests.conftest import skip
 from tests.deploy.conftest import Fleets
 from tests.deploy.shipped import FILES, ROOT, ShippedRedis, password
@@ -84,6 +86,7 @@ def test_a_producer_pushes_in_every_way_and_reads_its_receipts(
     group.run()
     cancelled = a.quick.push(99)
     assert cancelled.cancel()
+    assert broker.store.locks.acquire("k", Holder("token", "owner", 1), 60.0).verdict == "granted"
     assert fleet.worker().pid
     fleet.wait(lambda: fleet.effects("began"), what="the older task of the key")
     receipts.append(a.newest.push("j", gate))  # It ends one that runs.
@@ -160,6 +163,27 @@ def test_a_resurrector_puts_back_what_a_killed_worker_ran(shipped: ShippedRedis,
     resurrector.signal(signal.SIGTERM)
     assert resurrector.popen.wait(60) == 0
     assert shipped.refused() == []
+
+
+#: The scripts that a producer's calls run.
+PRODUCERS_SCRIPTS = ("admit", "push", "schedule", "hold", "mark", "lock", "known", "group_join")
+#: Keys that a producer's scripts only read, and those of which they only take something away.
+ONLY_READ, ONLY_WRITTEN = {"marks", "ok"}, {"own:", "cp:"}
+
+
+def test_a_producer_may_use_every_key_that_its_scripts_may_come_to(shipped: ShippedRedis) -> None:
+    """What is refused inside a script leaves it half done; some keys are used only once a minute, or in a crisis."""
+    sources = "".join(script(name).source for name in PRODUCERS_SCRIPTS)
+    names = set(re.findall(r"string\.sub\(\w+(?:\[\d\])?, 1, -\d\) \.\. '([^']+)'", sources))
+    assert names >= {"own:", "job:", "letters", "st"}
+    names |= {"letters:by"} | {f"st:{part}" for part in ("all", "full", "m:29", "h:4", "d:2")}
+    with shipped.client(decode_responses=True) as client:
+        for name in sorted(names):
+            key = f"rl:relier:{{07}}:{name}" + ("x" if name.endswith(":") else "")
+            tried: list[tuple[str, ...]] = [("HGET", key, "f")] if name not in ONLY_WRITTEN else []
+            tried += [("DEL", key)] if name not in ONLY_READ else []
+            for command in tried:
+                assert client.execute_command("ACL", "DRYRUN", "producer", *command) == "OK", command
 
 
 # -- what they may not ------------------------------------------------------------------------------------------------
