@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from relier.errors import RelierConfigError, RelierStartupError
 from relier.settings import Settings, get_settings, safe_url
+from relier.urls import servers_of
 
 #: Every variable of the contract with its default, where the contract gives one.
 CONTRACT = {
@@ -290,3 +292,30 @@ def test_importing_relier_reads_no_setting_and_opens_nothing() -> None:
     )
     environment = {**os.environ, "RELIER_REDIS_URL": "nonsense", "PYTHONPATH": str(Path(__file__).parent.parent)}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("values", "finding"),
+    [
+        ({"redis_use_cluster": True}, "RELIER_REDIS_USE_CLUSTER needs RELIER_REDIS_URL"),
+        ({"redis_use_cluster": True, "redis_url": "unix:///run/s"}, "RELIER_REDIS_USE_CLUSTER needs RELIER_REDIS_URL"),
+        ({"redis_use_cluster": True, "redis_url": "redis://a:1,b:2/3"}, "a Redis Cluster has number 0 alone"),
+        ({"redis_url": "redis://a:1,b:2"}, "needs RELIER_REDIS_USE_CLUSTER=true"),
+        ({"broker_url": "redis://a:1,b:2"}, "RELIER_BROKER_URL names several servers"),
+        (
+            {"redis_use_cluster": True, "redis_use_sentinel": True, "redis_sentinel_nodes": (("s", 1),)},
+            "exclude each other",
+        ),
+        ({"redis_use_cluster": True, "redis_url": "redis://a:1,b:x"}, "host or port is malformed"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_explained(values: dict[str, Any], finding: str) -> None:
+    with pytest.raises(RelierConfigError, match=finding):
+        Settings(**values)
+
+
+def test_a_cluster_has_several_servers() -> None:
+    url = "redis://:p,w@a:1,[::1]:2,c"
+    assert Settings(redis_use_cluster=True, redis_url=url).redis_url == url
+    assert servers_of(url) == ["redis://:p,w@a:1", "redis://:p,w@[::1]:2", "redis://:p,w@c"]
+    assert safe_url(url) == "redis://:***@a:1,[::1]:2,c"

@@ -15,8 +15,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
-from itertools import count
 from typing import Any
 
 import redis
@@ -27,9 +25,9 @@ from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
 from relier.store.channels import GLOBAL
+from relier.store.lines import Lines
 from relier.store.permissions import explained
 from relier.store.scripts import Script
-from relier.store.shared_line import SharedLine
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +53,6 @@ UNAVAILABLE: tuple[type[Exception], ...] = (
 
 #: A connection that was idle for longer (s) is checked before it is used: the server may have closed it meanwhile.
 IDLE = 0.05
-
-
-#: How many shared lines a process has at most: as many as Dramatiq has threads by default. Further threads share them.
-LINES = 8
 
 
 def no_retries() -> Retry:
@@ -94,7 +88,7 @@ class ScriptRunner:
         self._pid = os.getpid()
         self._connections: weakref.WeakSet[AbstractConnection] = weakref.WeakSet()
         self._knowing = threading.Lock()
-        self._lines = _Lines(self)
+        self._lines = Lines(self)
         #: Connections that may still deliver a call that was given up: server (its run id) and number there.
         self._given_up: set[tuple[bytes, int]] = set()
         #: Which server there was, by the place that a connection was made to.
@@ -365,7 +359,7 @@ class ScriptRunner:
         """Begin anew in a forked child: it must not share its parent's sockets."""
         self._local, self._pid, self._connections = threading.local(), os.getpid(), weakref.WeakSet()
         self._knowing = threading.Lock()
-        self._lines = _Lines(self)
+        self._lines = Lines(self)
         self._given_up, self._servers = set(), {}
 
     def close(self) -> None:
@@ -379,40 +373,3 @@ def first_error_raised(replies: Sequence[Any]) -> list[Any]:
         if isinstance(reply, Exception):
             raise reply
     return list(replies)
-
-
-class _Lines:
-    """The lines that a process's threads share, each with a connection of its own.
-
-    With a single one the store idles while the thread that sends next wakes up.
-    """
-
-    def __init__(self, runner: ScriptRunner) -> None:
-        self._runner = runner
-        self._lines: list[SharedLine] = []
-        self._made = threading.Lock()
-        self._threads = count()
-        self._local = threading.local()
-
-    def mine(self) -> SharedLine:
-        """Return the calling thread's line, always the same one."""
-        line: SharedLine | None = getattr(self._local, "line", None)
-        if line is None:
-            with self._made:
-                number = next(self._threads) % LINES
-                line = self._lines[number] if number < len(self._lines) else self._another()
-                self._local.line = line
-        return line
-
-    def _another(self) -> SharedLine:
-        """Open another line, to the server that the others lead to: nobody would notice that it is a new one."""
-        line = SharedLine(partial(self._runner._exchange_shared, self._runner._new_connection()))
-        if self._lines:
-            greetings = self._runner._greetings()
-            line.call(*greetings)
-            self._lines[0].call(*greetings)
-        self._lines.append(line)
-        return line
-
-    def used(self) -> list[SharedLine]:
-        return list(self._lines)

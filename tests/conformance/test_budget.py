@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from importlib import resources
@@ -27,8 +28,8 @@ class Calls:
 
     @staticmethod
     def _read(fleet: Harness) -> int:
-        stats: Any = fleet.store.client.info("commandstats")
-        return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval"))
+        told = b"".join(fleet.store.runner.everywhere("INFO", "commandstats"))
+        return sum(map(int, re.findall(rb"cmdstat_eval(?:sha)?:calls=(\d+)", told)))
 
     def made(self) -> int:
         return self._read(self._fleet) - self._before

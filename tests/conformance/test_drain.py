@@ -149,7 +149,7 @@ def test_a_worker_waits_for_a_store_that_comes_back_in_time(fleets: Fleets, priv
     assert fleet.counted("ran") == dict.fromkeys([*running, *fetched], 1)
 
 
-@where((), never=("embedded", "redis", "plain-redis", "sqlite"))
+@where((), never=("embedded", "redis", "sentinel", "cluster", "plain-redis", "sqlite"))
 def test_a_worker_that_cannot_reach_the_broker_hands_over_all_the_same(fleets: Fleets, private_ground: Ground) -> None:
     fleet = fleets(graceful_shutdown_timeout=0.5)
     fleet.environ |= UNHURRIED
