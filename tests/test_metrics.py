@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from dramatiq import Message
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -28,6 +29,7 @@ from relier.metrics import Metrics, page_of
 from relier.settings import Settings
 from relier.store import Store
 from relier.store.holds import Hold
+from relier.store.permissions import RefusedError
 from relier.store.statistics import Histogram
 from tests import sources
 from tests.cli.conftest import Tasks
@@ -208,6 +210,31 @@ def test_a_store_that_does_not_answer_is_down_and_has_no_numbers(private_server:
     store.close()
 
 
+def test_a_store_that_goes_away_during_a_scrape_leaves_no_half_of_the_numbers(
+    collection: Collection, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise redis.ConnectionError("away")
+
+    monkeypatch.setattr(store.admissions, "usages", away)
+    found = collection.sheet().samples
+    assert set(found) == {"relier_up", "relier_build_info", "relier_collection_seconds"}
+    assert dict(found["relier_up"]) == {(): 0}
+
+
+def test_what_an_acl_forbids_costs_only_that(
+    collection: Collection, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RefusedError("Redis does not let its user 'viewer' run INFO.")
+
+    monkeypatch.setattr(store.runner, "everywhere", refuse)
+    found = collection.sheet().samples
+    assert "relier_store_memory_bytes" not in found
+    assert "relier_queue_depth" in found
+    assert dict(found["relier_up"]) == {(): 1}
+
+
 def test_a_broker_that_does_not_answer_costs_only_the_depths(
     store: Store, settings: Settings, private_server: PrivateServers
 ) -> None:
@@ -274,6 +301,16 @@ def test_the_endpoint_says_that_it_lives_and_what_there_is(exporter: Exporter) -
     assert asked(exporter, "/")[0] == 404
     assert asked(exporter, "/metrics", "HEAD")[2] == b""
     assert asked(exporter, "/metrics", "POST")[0] == 501
+
+
+def test_what_cannot_be_read_is_an_error_that_the_log_explains(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(exporter.metrics, "_read", lambda: 1 / 0)
+    status, _, body = asked(exporter, "/metrics")
+    assert (status, body) == (500, b"Metrics could not be collected; the log says why.\n")
+    assert "ZeroDivisionError" in caplog.text
+    assert asked(exporter, "/healthz")[0] == 200
 
 
 def test_many_who_ask_at_once_cost_the_store_one_reading(exporter: Exporter) -> None:
