@@ -13,29 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness import ROOT, Harness
+from tests.integration.traced import CONSUMER, PRODUCER, SECRET, produce, runs, trace_all, wait_for_runs
 from tests.integration.tracing_actors import TracingActors
-from tests.otlp import Collector, Span
-from tests.waiting import wait_until
+from tests.otlp import Collector
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
-
-SECRET = "hunter" + "2hunter"
-ACTORS = "tests.integration.worker_actors,tests.integration.tracing_actors"
-PRODUCER, CONSUMER = 4, 5
-
-_PRODUCER = """
-import dramatiq
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from tests.integration.tracing_actors import ACTORS as a
-provider = TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint="{url}/v1/traces")))
-trace.set_tracer_provider(provider)
-with trace.get_tracer("web").start_as_current_span("request"):
-    {code}
-"""
 
 
 @pytest.fixture
@@ -47,29 +29,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def traced(fleet: Harness, collector: Collector) -> Harness:
-    fleet.actor_module = ACTORS
-    fleet.environ |= {
-        "RELIER_OTEL_ENABLED": "true",
-        "RELIER_OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_BSP_SCHEDULE_DELAY": "100",
-    }
-    return fleet
-
-
-def produce(fleet: Harness, collector: Collector, code: str) -> None:
-    """Run code with the actors as `a` in an application that makes traces, within a span `request`."""
-    process = fleet.script(_PRODUCER.format(url=collector.url, code=code))
-    assert process.popen.wait(60) == 0, process.text()
-
-
-def runs(collector: Collector, actor: str) -> list[Span]:
-    return [s for s in collector.spans() if s.kind == CONSUMER and s.attributes["relier.actor"] == actor]
-
-
-def wait_for_runs(collector: Collector, **counts: int) -> None:
-    wait_until(
-        lambda: all(len(runs(collector, actor)) >= count for actor, count in counts.items()), 60, f"runs {counts}"
-    )
+    return trace_all(fleet, collector)
 
 
 def test_a_push_and_what_follows_from_it_are_one_trace(traced: Harness, collector: Collector) -> None:

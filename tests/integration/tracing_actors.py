@@ -28,6 +28,7 @@ class TracingActors:
         self.shaky: Any = rl_actor(shaky, broker=broker, max_retries=3, min_backoff=1, max_backoff=2)
         self.pushing: Any = rl_actor(pushing, broker=broker)
         self.slow: Any = rl_actor(slow, broker=broker)
+        self.report_on: Any = rl_actor(report_on, broker=broker, job_key="report")
 
 
 def step(secret: str) -> str:
@@ -61,6 +62,10 @@ def shaky(secret: str, ctx: TaskContext) -> None:
 
 def pushing(secret: str) -> None:
     ACTORS.step.push(secret)
+
+
+def report_on(secret: str) -> None:
+    """Have a job key, which the store takes custody for."""
 
 
 def slow(gate: str, ctx: TaskContext) -> None:
