@@ -24,6 +24,7 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ROOT / "deploy" / "prometheus"
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+METRICS_PAGE = ROOT / "docs" / "metrics.md"
 #: What a panel's description says whose queries may find nothing.
 WELL = "Empty when all is well."
 
@@ -140,9 +141,12 @@ def sees_no_counter_go_back_when_the_exporter_is_killed(scraped: Scraped) -> Non
     assert {name: found for name, found in resets.items() if found} == {}
 
 
-def finds_something_for_every_query_of_the_dashboards(scraped: Scraped) -> None:
-    """But for those whose panels say that they are empty when all is well: these must only be understood."""
+def finds_something_for_every_query_that_we_show(scraped: Scraped) -> None:
+    """But for those of panels that say that they are empty when all is well: these must only be understood."""
     left = [query for dashboard in DASHBOARDS for query in queries_of(dashboard)]
+    documented = re.findall(r"^\| how .* \| `(.*)` \|$", METRICS_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert documented
+    left += [(query, False) for query in documented]
 
     def all_found() -> bool:
         left[:] = [found for found in left if not (scraped.prometheus.query(found[0]) or found[1])]
@@ -203,7 +207,7 @@ def test_a_real_prometheus_understands_everything(scraped: Scraped) -> None:
     """One test: the fleet that it scrapes is there once."""
     reads_every_metric_as_what_it_is(scraped)
     tells_the_numbers_of_the_store(scraped)
-    finds_something_for_every_query_of_the_dashboards(scraped)
+    finds_something_for_every_query_that_we_show(scraped)
     finds_the_variables_of_the_dashboards(scraped)
     evaluates_every_rule_and_alerts_only_of_what_is_wrong(scraped)
     sees_no_counter_go_back_when_the_exporter_is_killed(scraped)
