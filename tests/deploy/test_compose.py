@@ -166,7 +166,7 @@ def test_the_development_stack_runs(request: pytest.FixtureRequest, tmp_path: Pa
         store = Store.from_settings(Settings(redis_url=server.url))
         stack.callback(store.close)
         wait_until(lambda: len(store.fleet.workers()) == 4, 90, f"four processes: {running['worker'].output}")
-        for name in OURS:
+        for name in ("worker", "resurrector"):
             done = processes.rl(app, *check, **settings(name))
             assert done.returncode == 0, f"{name}: {done.stderr}"
         probe = subprocess.run(
