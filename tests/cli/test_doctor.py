@@ -45,7 +45,7 @@ def test_an_empty_installation_is_told_what_is_missing(rl: CommandLine) -> None:
     assert done.returncode == 0
     assert "warning  workers: No worker is alive." in done.stdout
     assert "fix: Start one: dramatiq relier.workers" in done.stdout
-    assert done.stdout.endswith("11 ok, 1 warning, 0 error\n")
+    assert done.stdout.endswith("12 ok, 1 warning, 0 error\n")
 
 
 def test_a_store_of_another_format_is_an_error(rl: CommandLine, store: Store) -> None:
