@@ -30,6 +30,7 @@ from relier.settings import Settings, reset_settings
 from tests import sources, spawn
 from tests.account import Account
 from tests.servers import RabbitmqServer, RedisServer, Server
+from tests.servers.groups import ClusterGroup, SentinelGroup
 from tests.servers.prometheus import Prometheus
 
 _account = pytest.StashKey[Account]()
@@ -119,6 +120,27 @@ def servers(request: pytest.FixtureRequest) -> Iterator[SharedServers]:
     shared = SharedServers(request.config)
     yield shared
     shared.close()
+
+
+@pytest.fixture
+def sentinels(request: pytest.FixtureRequest, servers: SharedServers) -> SentinelGroup:
+    """A master, a replica and three Sentinels."""
+    return cast("SentinelGroup", _group(request, servers, "sentinel"))
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, servers: SharedServers) -> ClusterGroup:
+    """Three masters."""
+    return cast("ClusterGroup", _group(request, servers, "cluster"))
+
+
+def _group(request: pytest.FixtureRequest, servers: SharedServers, kind: str) -> RedisServer:
+    try:
+        group = servers.store(kind)
+    except sources.Unavailable as error:
+        skip(request, error)
+    group.empty()
+    return group
 
 
 @pytest.fixture(params=sources.STORES)

@@ -11,27 +11,7 @@ from relier.preflight import Finding, inspect_redis
 from relier.settings import Settings
 from relier.store.client import connect
 from relier.store.cluster import runner_for
-from tests import sources
-from tests.conftest import SharedServers, skip
-from tests.servers import RedisServer
 from tests.servers.groups import ClusterGroup, SentinelGroup
-
-
-@pytest.fixture
-def sentinels(request: pytest.FixtureRequest, servers: SharedServers) -> SentinelGroup:
-    return cast("SentinelGroup", shared(request, servers, "sentinel"))
-
-
-@pytest.fixture
-def cluster(request: pytest.FixtureRequest, servers: SharedServers) -> ClusterGroup:
-    return cast("ClusterGroup", shared(request, servers, "cluster"))
-
-
-def shared(request: pytest.FixtureRequest, servers: SharedServers, kind: str) -> RedisServer:
-    try:
-        return servers.store(kind)
-    except sources.Unavailable as error:
-        skip(request, error)
 
 
 def errors(**settings: Any) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 
@@ -9,6 +10,8 @@ import redis
 
 from relier.store.connection import ScriptRunner
 from relier.store.keys import SHARDS, Keys
+
+logger = logging.getLogger(__name__)
 
 #: How many replicas must have a write: the Sentinels, and the masters of a Cluster, promote the one that has most.
 ENOUGH = 1
@@ -32,17 +35,24 @@ class Replicas:
         self._waited_for: list[str] = []
         self._asked = float("-inf")
         self._generation = -1
+        self._refused = False
 
     def wait(self) -> None:
         """Return when a replica of each server that has one has all that was written before this call.
 
-        Returns at once where there are none. Raises `TimeoutError` when replicas are connected and none of them
-        confirms; it may be called again.
+        Returns at once where there are none, or where Redis does not let its user ask. Raises `TimeoutError` when
+        replicas are connected and none of them confirms; it may be called again.
         """
-        for marker in self._behind_which():
-            if self._runner.confirmed(marker, ENOUGH, PATIENCE) < ENOUGH:
-                self._asked = float("-inf")
-                raise redis.TimeoutError("No replica has confirmed in time.")
+        if self._refused:
+            return
+        try:
+            for marker in self._behind_which():
+                if self._runner.confirmed(marker, ENOUGH, PATIENCE) < ENOUGH:
+                    self._asked = float("-inf")
+                    raise redis.TimeoutError("No replica has confirmed in time.")
+        except redis.exceptions.NoPermissionError as error:
+            self._refused = True
+            logger.warning("Replicas cannot be waited for; the disk of the master decides.", extra={"why": str(error)})
 
     def _behind_which(self) -> Iterable[str]:
         """Return a marker's key on each server that has replicas."""

@@ -19,21 +19,9 @@ from relier.store.connection import UNAVAILABLE
 from relier.store.quick_lines import QuickLines
 from relier.store.scripts import script
 from relier.store.topology import slot_of
-from tests import sources
-from tests.conftest import SharedServers, skip
 from tests.servers.groups import ClusterGroup, Member
 
 MARKERS = [f"rl:t:{{{shard:02d}}}:k" for shard in range(SHARDS)]
-
-
-@pytest.fixture
-def cluster(request: pytest.FixtureRequest, servers: SharedServers) -> ClusterGroup:
-    try:
-        group = cast("ClusterGroup", servers.store("cluster"))
-    except sources.Unavailable as error:
-        skip(request, error)
-    group.empty()
-    return group
 
 
 @pytest.fixture
