@@ -144,7 +144,7 @@ with Testing(fail_fast=False, redis_url={url!r}, otel_enabled=True) as tasks:
 
 
 @pytest.mark.parametrize("server", ["embedded"], indirect=True)
-@pytest.mark.parametrize("when", ["start", "end"])
+@pytest.mark.parametrize("when", [pytest.param("start", marks=pytest.mark.slow), "end"])
 def test_a_provider_that_breaks_breaks_no_task(store_url: str, when: str) -> None:
     code = _BROKEN.replace("ctx.args", "args").replace("work(ctx)", "work(*args, ctx)")
     done = subprocess.run(

@@ -177,29 +177,28 @@ def watched(name, globals=None, *more):
 builtins.__import__ = watched
 from relier import rl_actor
 from relier.testing import Testing
-with Testing(redis_url={url!r}, otel_enabled={on}) as tasks:
+import relier.boot, relier.resurrector, relier_cli.app
+with Testing(redis_url={url!r}) as tasks:
     @rl_actor
     def work(ctx):
         ctx.set_partial_sync(1)
     work.push()
     tasks.finish()
-import relier.boot, relier.resurrector, relier_cli.app
-found.discard("opentelemetry")
-print(sorted(found), "relier.tracing" in sys.modules)
+print(sorted(found - {{"opentelemetry"}}), "relier.tracing" in sys.modules)
+import relier.tracing
+print(sorted(found - {{"opentelemetry"}}))
 """
 
 
-@pytest.mark.parametrize("on", [False, True], ids=["off", "on"])
-def test_without_traces_opentelemetry_is_not_imported(fleet: Harness, on: bool) -> None:
+def test_without_traces_opentelemetry_is_not_imported(fleet: Harness) -> None:
     """By Relier, that is: redis-py imports its part for metrics wherever it is installed."""
-    command = [sys.executable, "-c", _OFF.format(url=fleet.server.url, on=on)]
+    command = [sys.executable, "-c", _OFF.format(url=fleet.server.url)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
-    expected = "['redis', 'relier'] True" if on else "['redis'] False"
-    assert done.stdout.splitlines()[-1:] == [expected], done.stderr
+    assert done.stdout.splitlines() == ["['redis'] False", "['redis', 'relier']"], done.stderr
 
 
-@pytest.mark.parametrize("what", ["worker", "resurrector"])
+@pytest.mark.parametrize("what", ["worker", pytest.param("resurrector", marks=pytest.mark.slow)])
 def test_a_missing_extra_is_one_line_at_the_start(what: str, fleet: Harness, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['opentelemetry'] = None")
     fleet.environ |= {"RELIER_OTEL_ENABLED": "true", "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
