@@ -131,4 +131,5 @@ def _forget_all(installation: Installation, pid: int) -> None:
     # The embedded server may have ended before us, and its folder may be gone.
     with suppress(redis.RedisError, OSError, RelierError):
         forget_tasks(store)
+        store.statistics.forget_periods()
         store.runner.command("UNLINK", *store.keys.fleet)

@@ -86,9 +86,10 @@ class Statistics(Calls):
     """
 
     def totals(self) -> list[Row]:
-        """Return what was counted of all time, summed over all shards. No number ever goes back.
+        """Return what was counted of all time, summed over all shards.
 
-        What the shards' counters are ahead belongs to ('', '').
+        No number goes back, but `admitted`: a process gives back permits that it did not use. What the shards' counters
+        are ahead belongs to ('', '').
         """
         sums = _sums()
         for noted, since, meta in self._runner.run_many([self._totals(shard) for shard in range(SHARDS)]):
@@ -161,6 +162,16 @@ class Statistics(Calls):
             if _minutes(replies[0]) == _minutes(replies[-1]):
                 break
         return replies[-1], replies[1:-1]
+
+    def forget_periods(self) -> None:
+        """Forget every minute, hour and day; what was counted of all time stays."""
+        now = int(self._time())
+        kept = (("m", MINUTE, MINUTES_KEPT), ("h", HOUR, HOURS_KEPT), ("d", DAY, DAYS_KEPT))
+        names = [
+            f"{p}:{(now - back) // unit}" for p, unit, time in kept for back in range(-unit, time + 2 * unit, unit)
+        ]
+        of_shards = ([self._keys.statistics(shard, name) for name in names] for shard in range(SHARDS))
+        self._runner.commands(("UNLINK", *keys) for keys in of_shards)
 
     def _totals(self, shard: int) -> ScriptCall:
         return self._call("stats_packed", shard, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -251,6 +252,15 @@ def test_actors_that_said_nothing_for_long_make_room(desk: Desk) -> None:
     assert sum(row["completed"] for row in found.values()) == 501 == desk.count("completed")
 
 
+def test_an_actor_whose_task_waits_keeps_its_place(desk: Desk) -> None:
+    desk.tasks.schedule(desk.sending("late"), 100 * 86_400)
+    fill(desk, 499)
+    desk.wait(32 * 86_400)
+    desk.tasks.schedule(replace(desk.sending("other"), actor="another"), 1)
+    found = rows(desk)
+    assert (found["act"]["accepted"], found["another"]["accepted"]) == (1, 1)
+
+
 def test_the_codes_of_python_are_those_of_the_scripts() -> None:
     source = script("claim").source
     short = re.search(r"local SHORT = \{(.*?)\}", source)
@@ -263,3 +273,16 @@ def test_the_codes_of_python_are_those_of_the_scripts() -> None:
     assert f"return first + k, 1, first + {len(BOUNDS) + 1}, took" in source
     periods = f"{{ ':m:', 1, {MINUTES_KEPT} }}, {{ ':h:', 60, {HOURS_KEPT} }}, {{ ':d:', 1440, {DAYS_KEPT} }}"
     assert periods in source
+
+
+def test_periods_can_be_forgotten(desk: Desk) -> None:
+    for seconds in (5 * 3600, 70 * 3600, 30 * 86_400, 61):
+        desk.commit(desk.run(task=f"t{seconds}"), task=f"t{seconds}")
+        desk.wait(seconds)
+    desk.run()
+    desk.store.statistics.clock = desk.tasks.clock
+
+    desk.store.statistics.forget_periods()
+
+    assert sum(row["accepted"] for row in desk.store.statistics.windows(31 * 86_400)[0]) == 1
+    assert rows(desk)["act"]["accepted"] == 5
