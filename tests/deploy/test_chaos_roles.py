@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def fleet(shipped: ShippedRedis, tmp_path: Path) -> Iterator[Harness]:
-    fleet = Harness(shipped, tmp_path, redis_url=shipped.url_of("worker"), chaos_enabled="true")  # type: ignore[arg-type]
+    fleet = Harness(shipped, tmp_path, redis_url=shipped.url_of("worker"), chaos_enabled="true")
     for worker in fleet.workers(2):
         worker.wait_settled_in()
     yield fleet
