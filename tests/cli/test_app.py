@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,15 @@ def test_the_settings_are_shown_without_secrets(tmp_path: Path) -> None:
     assert lines["RELIER_REDIS_SENTINEL_NODES"] == "one:26379,two:26379"
     assert lines["RELIER_RESURRECTION_ENABLED"] == "true"
     assert lines["RELIER_SIGNING_REQUIRED"] == "true"
+
+
+def test_a_command_logs_for_people_unless_the_settings_say_otherwise(tmp_path: Path) -> None:
+    told = rl(tmp_path, "config", "show", no_such="1")
+    assert "Unknown variable RELIER_NO_SUCH is ignored" in told.stderr
+    assert "{" not in told.stderr and "\x1b" not in told.stderr
+
+    as_json = rl(tmp_path, "config", "show", no_such="1", log_format="json")
+    (line,) = as_json.stderr.splitlines()
+    assert json.loads(line)["logger"] == "relier.settings"
+
+    assert rl(tmp_path, "config", "show", no_such="1", log_level="error").stderr == ""
