@@ -52,8 +52,8 @@ def test_a_worker_kills_itself_and_its_tasks_run_elsewhere(fleets: Fleets) -> No
 
 
 def settled_in(fleet: Harness, count: int = 2) -> list[Process]:
-    """Return workers that have looked at each other."""
-    workers = fleet.workers(count)
+    """Return workers that have looked at each other; they take part whatever queues they were told to consume."""
+    workers = fleet.workers(count, queues=("default",))
     for worker in workers:
         worker.wait_settled_in()
     return workers
@@ -99,6 +99,21 @@ def test_where_nobody_puts_tasks_back_the_verdict_says_so(fleets: Fleets) -> Non
         assert (code, told["held"]) == (1, False)
         assert "did not run again within 3 s" in told["verdict"]
         assert told["declared_dead_after"] is None
+
+
+@where(usual=("embedded",))
+def test_a_worker_that_does_not_allow_it_ignores_what_it_is_asked_for(fleets: Fleets) -> None:
+    fleet = fleets()
+    worker = fleet.worker(threads=1)
+    worker.wait_settled_in()
+
+    for what in ("kill", "partition"):
+        assert fleet.store.fleet.order(worker.identity, {"type": "chaos", "what": what, "seconds": 60})
+
+    fleet.wait(lambda: worker.text().count("Ignored a control message of an unknown type.") == 2, what="two lines")
+    done = fleet.actors.quick.push(1)
+    fleet.wait(lambda: fleet.counted("ran")[done.id], what="a task")
+    assert "relier.chaos" not in fleet.store.fleet.workers()[worker.identity]["queues"]
 
 
 @where(usual=("embedded",))
