@@ -59,7 +59,7 @@ local function own(state)
   rec[STATE], rec[FENCE], rec[OWNER], rec[NONCE], rec[GRANTED] = state, next_fence(now, math.max(seen, rec[FENCE])), caller, nonce, now
   if seen > 0 then rec[STICKY] = true end
   rec[DECLINED] = 0
-  span_before, rec[SPAN] = rec[SPAN], protections.span or ''
+  span_before, rec.span = rec.span or '', protections.span
   redis.call('ZREM', DUE, id)
   redis.call('ZADD', OWN, ARGV[14], id)
   save(id, rec)
@@ -102,14 +102,14 @@ end
 
 -- Notes what the run that begins now waited for.
 local function note_start()
-  local runs, ready = rec[RUNS] or {}, rec[READY]
+  local runs, ready = rec[RUNS] or {}, rec.ready
   local last = runs[#runs]
   if last and last[4] == 'crashed' then
     note(rec, observed(RESURRECTIONS, now - last[3]))
   end
-  if ready == 0 then ready = seen == 0 and tonumber(ARGV[16]) or ready_since(id, rec, now) end
-  rec[READY] = 0
-  if ready > 0 then accept(observed(WAITS, now - ready)) else accept() end
+  if not ready then ready = seen == 0 and tonumber(ARGV[16]) or ready_since(id, rec, now) end
+  rec.ready = nil
+  if ready and ready > 0 then accept(observed(WAITS, now - ready)) else accept() end
 end
 
 local function grant(verdict)

@@ -20,7 +20,7 @@ for i = 4, #ARGV, 2 do
   local rec = load(id)
   if rec and rec[FENCE] == fence and awaits_publication(rec) then
     local grace = math.min(longest, first * 2 ^ rec[PUBS])
-    if rec[PUBS] == 0 then rec[READY] = ready_since(id, rec, now) end
+    if rec[PUBS] == 0 then rec.ready = ready_since(id, rec, now) end
     rec[PUBS], rec[STICKY] = rec[PUBS] + 1, true
     if rec[STATE] == 's' and is_parked_for(rec[REASON]) then rec[REASON] = '' end
     count(rec, 'published')

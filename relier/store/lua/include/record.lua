@@ -22,11 +22,13 @@ local OUTCOME, REASON, FINGERPRINT, RESULT, RUNS, CHECKPOINT, TASK_KEYS, PAYLOAD
 -- EXEMPT    when (µs) it was last released: purge marks that are older do not concern it; 0: never
 -- ON_DEAD   who gets the dead record: queue LF actor LF its payload version LF its max resurrections; '' none      JOB  the digest of its job key; '' none
 -- ALIKE     how many of its last failures in a row had its FINGERPRINT; 0: none, or it was released since
--- SPAN      the trace context of its last run, so that the next one can refer to it; '' without traces
--- READY     since when (µs) a waiting task could run, once its copy was published; 0: not known
-local DECLINED, EXEMPT, ON_DEAD, JOB, ALIKE, SPAN, READY = 25, 26, 27, 28, 29, 30, 31
+local DECLINED, EXEMPT, ON_DEAD, JOB, ALIKE = 25, 26, 27, 28, 29
 -- A record of an earlier version ends before these.
-local ADDED = { [DECLINED] = 0, [EXEMPT] = 0, [ON_DEAD] = '', [JOB] = '', [ALIKE] = 0, [SPAN] = '', [READY] = 0 }
+local ADDED = { [DECLINED] = 0, [EXEMPT] = 0, [ON_DEAD] = '', [JOB] = '', [ALIKE] = 0 }
+-- By name, and absent when they say nothing. An earlier version leaves out what it knows and says nothing, up to ALIKE: fields with higher
+-- numbers would be behind a gap, and a record with a gap cannot be read. What has a name it hands on.
+--   span     the trace context of its last run, so that the next one can refer to it
+--   ready    since when (µs) a waiting task could run, once its copy was published
 
 -- How many finished runs a record remembers; older ones are dropped.
 local RUNS_KEPT = 20
@@ -39,24 +41,24 @@ local function load(id)
   if not packed then return nil end
   local rec = cmsgpack.unpack(packed)
   if rec[VERSION] > FORMAT then return nil, true end
-  for field = #rec + 1, READY do rec[field] = ADDED[field] end
+  for field = #rec + 1, ALIKE do rec[field] = ADDED[field] end
   return rec
 end
 
 -- What was added and says nothing is left out: records are many.
 local function save(id, rec)
-  local last = READY
+  local last = ALIKE
   while last >= DECLINED and rec[last] == ADDED[last] do
     rec[last] = nil
     last = last - 1
   end
   redis.call('HSET', REC, id, cmsgpack.pack(rec))
-  for field = last + 1, READY do rec[field] = ADDED[field] end
+  for field = last + 1, ALIKE do rec[field] = ADDED[field] end
 end
 
 local function new_record(state, now, queue, actor, max_crashes, payload_version, body)
   return { FORMAT, state, 0, '', '', 0, false, false, 0, 0, max_crashes, 0, math.floor(now / 1000000), queue, actor,
-           '', '', '', '', false, '', '', payload_version, body, 0, 0, '', '', 0, '', 0 }
+           '', '', '', '', false, '', '', payload_version, body, 0, 0, '', '', 0 }
 end
 
 -- The entry of a job key, by its digest; see include/job.lua.
@@ -124,7 +126,7 @@ end
 -- Puts the task back: waiting, due at once or later, under a fence that its last run does not hold.
 local function put_back(id, rec, now, due)
   disown(id, rec)
-  rec[STATE], rec[FENCE], rec[NONCE], rec[STICKY], rec[PUBS], rec[READY] = 's', next_fence(now, rec[FENCE]), '', true, 0, 0
+  rec[STATE], rec[FENCE], rec[NONCE], rec[STICKY], rec[PUBS], rec.ready = 's', next_fence(now, rec[FENCE]), '', true, 0, nil
   set_due(id, due)
 end
 
