@@ -1,4 +1,4 @@
-"""What was added to records: an earlier version that shares the store does not know it, and must hand it on unharmed."""
+"""What was added to records: an earlier version that shares the store does not know it, and must hand it on."""
 
 from __future__ import annotations
 
