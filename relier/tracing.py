@@ -162,7 +162,8 @@ class Tracing:
         span = self._start(attributes, SpanKind.CONSUMER, _context_of(run.message.options.get(OPTION)))
         if span is not None and span.get_span_context().is_valid:
             run.trace = TaskSpan(span, self._attach)
-            run.sending = replace(run.sending, span=_headers(span)["traceparent"])
+            if span.is_recording():
+                run.sending = replace(run.sending, span=_headers(span)["traceparent"])
 
     def _attach(self, span: trace.Span) -> None:
         self.detach()
