@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from relier.store.verdicts import JobTerms
@@ -30,7 +32,7 @@ def written_by_an_earlier_version(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"job": "digest"}, {"on_dead": "q\na\n1\n5"}], ids=["plain", "job", "on_dead"])
-def test_a_published_and_traced_record_survives_an_earlier_version(desk: Desk, more: dict[str, str]) -> None:
+def test_a_published_and_traced_record_survives_an_earlier_version(desk: Desk, more: dict[str, Any]) -> None:
     if more:
         desk.tasks.push_many([(desk.sending(**more), JobTerms(5.0))])
     else:
