@@ -106,6 +106,49 @@ def compare(tasks: int, rounds: int, actors: int, url: str) -> None:
         )
 
 
+def measure_notes(client: Any) -> None:
+    """Print how long one note takes that ends its entry's minute, and one that does not: the best of seven runs."""
+    from relier.store.scripts import script
+
+    head = script("commit").source.partition("local now = now_us()")[0]
+    source = f"""{head}
+      local rec = {{ [QUEUE] = 'default', [ACTOR] = 'shop.orders.actor' }}
+      for i = 1, 1000 do
+        clock = 1763600000000000 + i * tonumber(ARGV[2])
+        note(rec, 'accepted', 1, observed(WAITS, (i % 7) * 50000))
+      end"""
+    for what, step in (("in the same minute", 0), ("that ends a minute", 60_000_000)):
+        best = 1.0
+        for _ in range(7):
+            client.flushall()
+            start = time.perf_counter()
+            client.eval(source, 8, *(f"rl:bench:{{00}}:{name}" for name in "abcdefgh"), "1", step)
+            best = min(best, time.perf_counter() - start)
+        print(f"a note {what} keeps the server busy for {best * 1e3:.1f} µs")
+
+
+def measure_memory(client: Any, actors: int, tasks: int) -> None:
+    """Print what actors keep that run so many tasks a minute in each shard, for as long as anything is kept."""
+    from relier.store import Sending, Store
+
+    client.flushall()
+    store, chance, minutes = Store(client, "bench"), random.Random(1), 3
+    store.tasks.clock = 1_763_600_040_000_000
+    for _ in range(minutes):
+        for n in range(actors * tasks):
+            made = store.tasks.clock / 1e6 - chance.expovariate(1 / 0.2)
+            task = Sending(
+                f"{store.tasks.clock}.{n}", 0, "default", f"shop.orders.actor_{n % actors}", b"", created=made
+            )
+            claim = store.tasks.claim("w:1:a", task, b"n", 0, slot_free=True)
+            store.tasks.clock += int(chance.expovariate(1 / 0.05) * 1e6 / actors)
+            store.tasks.commit("w:1:a", task, claim.fence, hooks=False)
+        store.tasks.clock = (store.tasks.clock // 60_000_000 + 1) * 60_000_000
+    sizes = [[client.memory_usage(key, samples=0) for key in client.keys(f"rl:bench:*:st:{p}:*")] for p in "mhd"]
+    kept = 64 * sum(n * sum(found) / len(found) for n, found in zip((360, 73, 32), sizes, strict=True))
+    print(f"{actors} actors with {tasks} tasks a minute and shard keep {kept / actors / 1e6:.1f} MB each")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=10_000)
@@ -116,11 +159,17 @@ def main() -> None:
     if args.child:
         print(json.dumps(run_child(args.child, args.tasks, args.actors)))
         return
+    import redis
+
     from relier.embedded import ensure_server
 
     with tempfile.TemporaryDirectory() as folder:
         server = ensure_server(Path(folder))
         compare(args.tasks, args.rounds, args.actors, server.url)
+        client = redis.Redis.from_url(server.url)
+        measure_notes(client)
+        for actors, tasks in ((1, 3), (10, 3), (50, 3), (10, 100)):
+            measure_memory(client, actors, tasks)
         server.close()
 
 
