@@ -10,8 +10,8 @@ from redis.connection import AbstractConnection
 from redis.exceptions import AskError, MovedError
 
 from relier.store.channels import SHARDED
-from relier.store.connection import Argument, ScriptRunner, first_error_raised
-from relier.store.topology import Address, SlotPool, Topology, slot_of
+from relier.store.connection import Argument, Exchange, ScriptCall, ScriptRunner, first_error_raised
+from relier.store.topology import Address, SlotPool, Topology, slot_of, whole
 
 #: How often a command is sent on to where it was told to go.
 REDIRECTIONS = 5
@@ -83,6 +83,9 @@ class ClusterRunner(ScriptRunner):
                 yield names
                 if cursor in (b"0", "0"):
                     break
+
+    def _evaluated(self, calls: Sequence[ScriptCall], exchange: Exchange) -> list[Any]:
+        return super()._evaluated([(operation, whole(keys), args) for operation, keys, args in calls], exchange)
 
     def _packed(self, *command: Argument) -> bytes:
         packed = super()._packed(*command)

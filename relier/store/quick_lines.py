@@ -11,7 +11,7 @@ from redis.exceptions import AskError, MovedError
 
 from relier.store.admissions import Call
 from relier.store.quick_line import QuickLine
-from relier.store.topology import SlotPool, client_of, slot_of
+from relier.store.topology import SlotPool, client_of, slot_of, whole
 
 
 class QuickLines:
@@ -36,7 +36,7 @@ class QuickLines:
         replies: list[Any] = [None] * len(calls)
         for place, indexes in groups.items():
             line = self._line(place, slots[indexes[0]])
-            for i, reply in zip(indexes, line.run([calls[i] for i in indexes], end), strict=True):
+            for i, reply in zip(indexes, line.run([_whole(calls[i]) for i in indexes], end), strict=True):
                 replies[i] = reply
         self._follow(replies)
         return replies
@@ -61,3 +61,8 @@ class QuickLines:
         """Close the connections; a later call opens others."""
         for line in self._lines.values():
             line.close()
+
+
+def _whole(call: Call) -> Call:
+    operation, keys, args = call
+    return operation, tuple(whole(keys)), args

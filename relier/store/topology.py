@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +33,18 @@ def slot_of(key: str | bytes) -> int:
 @lru_cache(1024)
 def _slot(hashed: str) -> int:
     return int(key_slot(hashed.encode("utf-8", "surrogatepass")))
+
+
+def whole(keys: Sequence[str]) -> Sequence[str]:
+    """Return the keys of a script, and one of the same slot that never exists.
+
+    A script whose keys are all there begins on a server that the slot is leaving, and ends half-way, at the first key
+    that it makes or names by itself and that is not there: what it wrote stays. With a key that is missing at
+    both ends it is told to try again (`TRYAGAIN`) before it begins, until the slot has arrived. The name is that of
+    nobody's own set, which every role may touch (redis/users.acl).
+    """
+    shard, brace, _ = keys[0].partition("}:")
+    return (*keys, f"{shard}}}:own:") if brace and shard.startswith("rl:") else keys
 
 
 class NoMasterError(redis.exceptions.ClusterDownError):

@@ -13,7 +13,7 @@ import pytest
 
 import relier.store.connection as connection_module
 from relier.settings import Settings
-from relier.store import SHARDS, Store
+from relier.store import SHARDS, Sending, Store
 from relier.store.cluster import ClusterRunner
 from relier.store.connection import UNAVAILABLE
 from relier.store.quick_lines import QuickLines
@@ -93,6 +93,42 @@ def test_a_slot_on_its_way_is_asked_for_at_both_ends(cluster: ClusterGroup, stor
         store.runner.command("DEL", key)
         for member in (owner, other):
             member.ask("CLUSTER", "SETSLOT", slot, "STABLE")
+
+
+def test_a_script_never_stops_half_way_while_its_slot_moves(cluster: ClusterGroup, store: Store) -> None:
+    """Given a shard of which every key that a commit names is there, and of which one that it does not name has moved:
+    a script would write until it meets that one, and fail."""
+    tasks, shard = store.tasks, 12
+    sending = Sending("t", shard, "default", "act", b"body")
+    fence = tasks.claim("w1", sending, b"n", 0, slot_free=True).fence
+    rec, due, meta, dead, events, dlq, end, own = keys = store.keys.shard(shard, "w1")
+    for key in (due, dead, dlq, end):
+        store.runner.command("ZADD", key, "9000000000000000", "somebody")
+    store.runner.command("XADD", events, "*", "a", "b")
+    slot, owner, other = slot_and_ends(cluster, rec)
+    assert owner.ask("EXISTS", *keys) == len(keys)
+    before = owner.ask("HGETALL", meta), owner.ask("ZCARD", own)
+    try:
+        other.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", owner.ask("CLUSTER", "MYID"))
+        owner.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", other.ask("CLUSTER", "MYID"))
+        owner.ask("MIGRATE", "127.0.0.1", other.port, store.keys.statistics(shard), 0, 5000)
+
+        with pytest.raises(UNAVAILABLE):
+            tasks.commit("w1", sending, fence, hooks=False)
+        assert (owner.ask("HGETALL", meta), owner.ask("ZCARD", own)) == before
+
+        for key in owner.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            owner.ask("MIGRATE", "127.0.0.1", other.port, key, 0, 5000)
+        with pytest.raises(UNAVAILABLE):
+            tasks.commit("w1", sending, fence, hooks=False)
+        for member in cluster.members:
+            member.ask("CLUSTER", "SETSLOT", slot, "NODE", other.ask("CLUSTER", "MYID"))
+        assert tasks.commit("w1", sending, fence, hooks=False)
+        assert store.counters()["completed"] == 1
+    finally:
+        cluster.empty()
+        for member in cluster.members:
+            member.ask("CLUSTER", "SETSLOT", slot, "NODE", owner.ask("CLUSTER", "MYID"))
 
 
 def test_a_server_that_is_away_fails_what_is_its_own(
