@@ -253,6 +253,13 @@ class SentinelGroup(Group):
     def masters(self) -> list[Member]:
         return [self.master()]
 
+    def _serves(self) -> bool:
+        return super()._serves() and all(self._takes_for_well(port) for port in self.nodes)
+
+    def _takes_for_well(self, port: int) -> bool:
+        with redis.Redis(port=port, socket_timeout=2) as client:
+            return str(client.sentinel_master("relier-master")["flags"]) == "master"
+
     def client(self, **options: Any) -> redis.Redis:
         return self.master().client(**{"socket_timeout": 10, **options})
 
