@@ -51,12 +51,12 @@ def test_a_task_with_every_protection_costs_two_calls_of_the_store(fleets: Fleet
     _assert_two_calls(fleet, fleet.actors.protected, 800)
 
 
-@where(("embedded",), never=FOREIGN)
+@where(("embedded",), never=WATCHED_AT_ONE_SERVER)
 def test_a_task_with_a_job_key_costs_its_worker_two_calls_of_the_store(fleet: Harness) -> None:
     _assert_two_calls(fleet, fleet.actors.newest, 800)
 
 
-@where(("embedded",), never=FOREIGN)
+@where(("embedded",), never=WATCHED_AT_ONE_SERVER)
 def test_a_task_with_a_job_key_costs_one_call_at_its_push(fleet: Harness) -> None:
     """Beside its publication."""
     with fleet.server.client(socket_timeout=100) as client, client.monitor() as monitor:
@@ -111,7 +111,7 @@ def _commands(monitored: Iterator[dict[str, Any]], until: int) -> dict[str, int]
     return counted
 
 
-@where(("embedded",), never=FOREIGN)
+@where(("embedded",), never=WATCHED_AT_ONE_SERVER)
 def test_a_heartbeat_costs_the_same_however_many_tasks_run(fleet: Harness) -> None:
     worker = fleet.worker(threads=40)
     worker.wait_settled_in()
@@ -141,7 +141,7 @@ def _calls_of_three_beats(fleet: Harness, worker: str) -> int:
     return calls.made()
 
 
-@where(("embedded", "redis"), never=FOREIGN)
+@where(("embedded", "redis"), never=WATCHED_AT_ONE_SERVER)
 def test_a_running_task_takes_little_beside_its_payload(fleet: Harness) -> None:
     tasks = 200
     idle = _bytes_of_the_store(fleet)
