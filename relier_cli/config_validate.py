@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-
-import typer
 
 from relier.brokers import default_broker
 from relier.checkpoint_checks import checkpoint_check, local_folder
@@ -18,9 +15,9 @@ from relier.preflight import Finding, inspect_redis
 from relier.sentinel_checks import check_sentinels
 from relier.settings import ENV_FILE, Settings, unknown_variables
 from relier.store import get_store
-from relier_cli.doctor import show
+from relier_cli.doctor import report
 from relier_cli.env_file import EnvFile, values
-from relier_cli.output import AsJson, number, print_json
+from relier_cli.output import AsJson, number
 from relier_cli.variables import is_secret, sources
 
 
@@ -32,13 +29,7 @@ def validate(as_json: AsJson = False) -> None:
 
     Example: rl config validate
     """
-    findings = list(examine())
-    ok = not any(finding.level == "error" for finding in findings)
-    if as_json:
-        print_json({"ok": ok, "findings": [asdict(finding) for finding in findings]})
-    else:
-        show(findings)
-    raise typer.Exit(0 if ok else 1)
+    report(list(examine()), as_json)
 
 
 def examine() -> Iterator[Finding]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import NoReturn
 
 import typer
 
@@ -24,13 +25,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: rl doctor --json
     """
-    findings = examine()
-    ok = not any(finding.level == "error" for finding in findings)
-    if as_json:
-        print_json({"ok": ok, "findings": [asdict(finding) for finding in findings]})
-    else:
-        show(findings)
-    raise typer.Exit(0 if ok else 1)
+    report(examine(), as_json)
 
 
 def examine() -> list[Finding]:
@@ -52,7 +47,17 @@ def examine() -> list[Finding]:
         return [*findings, Finding("error", "server", str(error))]
 
 
-def show(findings: Iterable[Finding]) -> None:
+def report(findings: Sequence[Finding], as_json: bool) -> NoReturn:
+    """Print the findings, and exit with 1 when one of them is an error."""
+    ok = not any(finding.level == "error" for finding in findings)
+    if as_json:
+        print_json({"ok": ok, "findings": [asdict(finding) for finding in findings]})
+    else:
+        _show(findings)
+    raise typer.Exit(0 if ok else 1)
+
+
+def _show(findings: Iterable[Finding]) -> None:
     """Print a line for each finding, and one for its fix."""
     colours = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "error": typer.colors.RED}
     counts = dict.fromkeys(colours, 0)

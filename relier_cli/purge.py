@@ -19,6 +19,17 @@ from relier_cli.opening import opened_store, who
 from relier_cli.output import AsJson, iso, number, print_json, print_text
 from relier_cli.typos import tell_unknown_actor
 
+Queues = Annotated[
+    list[str] | None, typer.Argument(metavar="[QUEUE…]", help="The queues' names.", autocompletion=complete_queue)
+]
+Actor = Annotated[
+    str,
+    typer.Option(help="Only tasks of this actor; in every queue when none is named.", autocompletion=complete_actor),
+]
+OlderThan = Annotated[
+    str | None, typer.Option(metavar="AGE", help="Only tasks that were enqueued longer ago: 90s, 30m, 2h, 1d.")
+]
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -33,19 +44,10 @@ def _seconds(text: str | None) -> float:
 
 
 def purge(
-    queues: Annotated[
-        list[str] | None, typer.Argument(metavar="[QUEUE…]", help="The queues' names.", autocompletion=complete_queue)
-    ] = None,
+    queues: Queues = None,
     *,
-    actor: Annotated[
-        str,
-        typer.Option(
-            help="Only tasks of this actor; in every queue when none is named.", autocompletion=complete_actor
-        ),
-    ] = "",
-    older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Only tasks that were enqueued longer ago: 90s, 30m, 2h, 1d.")
-    ] = None,
+    actor: Actor = "",
+    older_than: OlderThan = None,
     everything: Annotated[bool, typer.Option("--all", help="Tasks of every queue and actor.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be purged; change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it: without, it says what it would do.")] = False,

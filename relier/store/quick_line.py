@@ -48,11 +48,6 @@ class QuickLine:
         self._tried = threading.Event()
         self._error: Exception | None = None
 
-    @property
-    def is_down(self) -> bool:
-        """Whether the store is known to be away."""
-        return self._connection is None and self._tried.is_set()
-
     def run(self, calls: Sequence[Call], end: float) -> list[Any]:
         """Run scripts in one round trip; returns replies, errors among them.
 

@@ -23,19 +23,23 @@ def _part(value: str | None) -> str | None:
     return value
 
 
+Only = Annotated[
+    str | None,
+    typer.Option(callback=_part, help=f"One of {', '.join(PARTS)}. Default: both.", autocompletion=one_of(PARTS)),
+]
+Here = Annotated[
+    bool, typer.Option("--here", help="Use the Redis of the settings, in a namespace that is removed afterwards.")
+]
+
+
 def bench(
     *,
     tasks: Annotated[int, typer.Option(min=20, help="Tasks in each measurement of rates.")] = 2000,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Pairs of measurements, one after the other.")] = 3,
     kills: Annotated[int, typer.Option(min=1, max=100, help="Workers of Relier that are killed.")] = 4,
     patience: Annotated[float, typer.Option(min=0, help="Longest wait (s) for plain Dramatiq's recovery.")] = 15.0,
-    only: Annotated[
-        str | None,
-        typer.Option(callback=_part, help=f"One of {', '.join(PARTS)}. Default: both.", autocompletion=one_of(PARTS)),
-    ] = None,
-    here: Annotated[
-        bool, typer.Option("--here", help="Use the Redis of the settings, in a namespace that is removed afterwards.")
-    ] = False,
+    only: Only = None,
+    here: Here = False,
     quick: Annotated[bool, typer.Option("--quick", help="One pair of 500 tasks, one kill: a few seconds.")] = False,
     as_json: AsJson = False,
 ) -> None:

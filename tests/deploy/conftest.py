@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import sources
 from tests.conftest import skip
 from tests.deploy.shipped import ShippedRedis
-from tests.integration.harness import Harness
-
-Fleets = Callable[..., Harness]
+from tests.integration.conftest import fleets  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="package")
@@ -38,19 +34,3 @@ def shipped(
     shipped_redis.empty()
     shipped_redis.refused()
     yield shipped_redis
-
-
-@pytest.fixture
-def fleets(tmp_path: Path) -> Iterator[Fleets]:
-    """Call with a server and settings; everything that was started ends with the test."""
-    made: list[Harness] = []
-
-    def make(server: ShippedRedis, **options: Any) -> Harness:
-        folder = tmp_path / f"fleet-{len(made)}"
-        folder.mkdir()
-        made.append(Harness(server, folder, **options))
-        return made[-1]
-
-    yield make
-    for harness in made:
-        harness.close()

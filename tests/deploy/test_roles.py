@@ -26,9 +26,9 @@ from relier.store.locks import Holder
 from relier.store.permissions import RefusedError
 from relier.store.scripts import script
 from tests.conftest import skip
-from tests.deploy.conftest import Fleets
 from tests.deploy.shipped import FILES, ROOT, ShippedRedis, password
 from tests.integration.actors import Actors
+from tests.integration.conftest import Fleets
 from tests.integration.harness import UNLIMITED, Harness
 from tests.sources import Unavailable
 
