@@ -165,7 +165,7 @@ def _bytes_of_the_store(fleet: Harness) -> int:
     return sum(int(client.memory_usage(key, samples=0) or 0) for key in client.scan_iter("rl:*"))
 
 
-@where(("embedded",), never=(*FOREIGN, "two-redises", "rabbitmq", "quorum"))
+@where(("embedded",), never=(*FOREIGN, "cluster", "two-redises", "rabbitmq", "quorum"))
 def test_ended_tasks_leave_nothing(fleet: Harness) -> None:
     """Where the removal of a message is confirmed; else the task's id is kept for a while."""
     tasks = 10_000
