@@ -39,12 +39,13 @@ def whole(keys: Sequence[str]) -> Sequence[str]:
     """Return the keys of a script, and one of the same slot that never exists.
 
     A script whose keys are all there begins on a server that the slot is leaving, and ends half-way, at the first key
-    that it makes or names by itself and that is not there: what it wrote stays. With a key that is missing at
-    both ends it is told to try again (`TRYAGAIN`) before it begins, until the slot has arrived. The name is that of
-    nobody's own set, which every role may touch (redis/users.acl).
+    that is not there, because it is new, was just emptied, or has gone ahead: what it wrote stays. With a key that is
+    missing at both ends it is told to try again (`TRYAGAIN`) before it begins, until the slot has arrived. The
+    names are those of nobody's own set, and of a broker's queue; who may run the script may touch them
+    (redis/users.acl).
     """
     shard, brace, _ = keys[0].partition("}:")
-    return (*keys, f"{shard}}}:own:") if brace and shard.startswith("rl:") else keys
+    return (*keys, f"{shard}}}:own:" if brace and shard.startswith("rl:") else f"{keys[0]}.never")
 
 
 class NoMasterError(redis.exceptions.ClusterDownError):

@@ -131,6 +131,28 @@ def test_a_script_never_stops_half_way_while_its_slot_moves(cluster: ClusterGrou
             member.ask("CLUSTER", "SETSLOT", slot, "NODE", owner.ask("CLUSTER", "MYID"))
 
 
+def test_no_message_is_lost_between_two_keys_while_its_slot_moves(cluster: ClusterGroup, store: Store) -> None:
+    """Given a worker that acknowledges its only message and takes another: its set is gone and made anew meanwhile."""
+    queue, messages, held, gone = keys = [f"{{dramatiq}}:{name}" for name in ("q", "q.msgs", "acks", "gone")]
+    store.runner.commands([("RPUSH", queue, "b"), ("HSET", messages, "a", "A", "b", "B"), ("SADD", held, "a")])
+    store.runner.command("ZADD", gone, 1, "somebody")
+    slot, owner, other = slot_and_ends(cluster, queue)
+    exchange = script("exchange", "relier.brokers")
+    try:
+        other.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", owner.ask("CLUSTER", "MYID"))
+        owner.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", other.ask("CLUSTER", "MYID"))
+
+        with pytest.raises(UNAVAILABLE):
+            store.runner.run(exchange, keys, ("w1", 1, "a"))
+
+        assert owner.ask("LRANGE", queue, 0, -1) == [b"b"]
+        assert owner.ask("SISMEMBER", held, "a")
+    finally:
+        for member in (owner, other):
+            member.ask("CLUSTER", "SETSLOT", slot, "STABLE")
+    assert store.runner.run(exchange, keys, ("w1", 1, "a")) == [[1], [b"b", b"B"]]
+
+
 def test_a_server_that_is_away_fails_what_is_its_own(
     cluster: ClusterGroup, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
