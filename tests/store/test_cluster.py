@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, cast
 
 import pytest
@@ -20,6 +20,7 @@ from relier.store.quick_lines import QuickLines
 from relier.store.scripts import script
 from relier.store.topology import slot_of
 from tests.servers.groups import ClusterGroup, Member
+from tests.waiting import wait_until
 
 MARKERS = [f"rl:t:{{{shard:02d}}}:k" for shard in range(SHARDS)]
 
@@ -121,9 +122,15 @@ def test_a_script_never_stops_half_way_while_its_slot_moves(cluster: ClusterGrou
             owner.ask("MIGRATE", "127.0.0.1", other.port, key, 0, 5000)
         with pytest.raises(UNAVAILABLE):
             tasks.commit("w1", sending, fence, hooks=False)
-        for member in cluster.members:
+        for member in (other, *cluster.members):
             member.ask("CLUSTER", "SETSLOT", slot, "NODE", other.ask("CLUSTER", "MYID"))
-        assert tasks.commit("w1", sending, fence, hooks=False)
+
+        def committed() -> bool:
+            with suppress(*UNAVAILABLE):  # The servers may take a moment to agree.
+                return tasks.commit("w1", sending, fence, hooks=False)
+            return False
+
+        wait_until(committed, 30, "the commit where the slot has arrived")
         assert store.counters()["completed"] == 1
     finally:
         cluster.empty()
