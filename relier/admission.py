@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -36,6 +37,8 @@ PATIENCE = 0.06
 PATIENCE_SHARED = 1.0
 #: The warning of a failed check is logged at most once in so many seconds.
 WARN_EVERY = 30.0
+#: Longest time (s) for which an ending process waits to tell what the store was not told.
+LAST_PATIENCE = 0.5
 #: How many meters a process keeps; of more, the idle ones are dropped.
 METERS_KEPT = 10_000
 
@@ -277,6 +280,20 @@ class Admission:
             " ".join(str(error).split()),
         )
 
+    def tell_the_rest(self) -> None:
+        """Tell the counters that no request has carried yet: the process ends, and its refusals shall be seen."""
+        end = time.monotonic() + LAST_PATIENCE
+        if self._pending == _Pending() or not self._leasing.acquire(timeout=LAST_PATIENCE):
+            return
+        try:
+            with self._lock:
+                told = self._told(self._global, time.monotonic())
+            self._line.run([self._admissions().request(self._limits.everything, 0, 0, told)], end)
+        except Exception:
+            logger.debug("What admission decided last could not be told.", exc_info=True)
+        finally:
+            self._leasing.release()
+
     def forget(self) -> None:
         """Hold no permits any more: they were of another time."""
         self._begin()
@@ -306,4 +323,10 @@ def _in_child() -> None:
         admission._begin()
 
 
+def _at_exit() -> None:
+    for admission in list(_existing):
+        admission.tell_the_rest()
+
+
 os.register_at_fork(after_in_child=_in_child)
+atexit.register(_at_exit)

@@ -22,6 +22,7 @@ from relier.admission import admission_of
 from relier.admission_limits import check_options
 from relier.brokers.redis import RelierRedisBroker
 from relier.settings import Settings
+from tests import processes
 from tests.conftest import PrivateServers
 from tests.servers import RedisServer
 from tests.waiting import wait_until
@@ -383,3 +384,34 @@ def test_processes_that_hammer_a_limit_never_exceed_it(store_url: str, server: R
         told = hammer.end()
     assert told == ""
     assert 0 < most_in_a_window(noted(store_url), window) <= limit
+
+
+_SHORT_LIVED = """
+import sys
+import relier.admission
+relier.admission.PATIENCE_SHARED = float(sys.argv[1])
+from relier import AdmissionRejectedError, rl_actor
+
+@rl_actor
+def work(): pass
+
+for _ in range(int(sys.argv[2])):
+    try:
+        work.push()
+    except AdmissionRejectedError:
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("patience", "pushes", "counter", "count"),
+    [("60", "3", "admission_rejected", 2), ("0", "1", "admission_failed_open", 1)],
+)
+def test_a_process_that_ends_tells_what_admission_decided_last(
+    patience: str, pushes: str, counter: str, count: int, brokers: Brokers, store_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "short_lived.py").write_text(_SHORT_LIVED)
+    settings: dict[str, str | None] = {"redis_url": store_url, "admission_limit": "1", "admission_window": "3600"}
+    done = processes.run(tmp_path, "short_lived", patience, pushes, **settings)
+    assert done.returncode == 0, done.stderr
+    assert brokers().store.counters()[counter] == count
