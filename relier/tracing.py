@@ -34,7 +34,7 @@ from relier.store import HOOKS_ONLY, Claim, Due
 
 MISSING = (
     "RELIER_OTEL_ENABLED is true, but OpenTelemetry is not installed ({missing}). Refusing to start. Install it with"
-    " `pip install 'relier-dramatiq[otel]'`, or unset RELIER_OTEL_ENABLED."
+    " `pip install '.[otel]'` in a checkout of Relier, or unset RELIER_OTEL_ENABLED."
 )
 
 try:

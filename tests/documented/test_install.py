@@ -45,10 +45,11 @@ def follow(lines: str, folder: Path, home: Path) -> str:
     return done.stdout
 
 
-def test_the_installation_of_the_readme_and_of_rabbitmq_works(checkout: Path, tmp_path: Path) -> None:
+def test_the_installation_of_the_readme_and_of_the_extras_works(checkout: Path, tmp_path: Path) -> None:
     install = block_with("README.md", "pip install '.[embedded]'").code
-    more = block_with("docs/rabbitmq.md", "pip install").code
-    printed = follow(f"{install}\n{more}\nrl --version\npython -c 'import pika'", checkout, tmp_path)
+    more = [block_with(page, "pip install").code for page in ("docs/rabbitmq.md", "docs/tracing.md")]
+    lines = [install, *more, "rl --version", "python -c 'import pika, opentelemetry.sdk'"]
+    printed = follow("\n".join(lines), checkout, tmp_path)
     assert "rl " in printed.splitlines()[-1]
 
 
