@@ -22,7 +22,7 @@ import typer
 from relier.account import COUNTERS
 from relier.settings import PREFIX, Settings
 from relier_cli.app import app
-from tests import sources
+from tests import sources, spawn
 from tests.account import REQUIRE_VARIABLE
 from tests.conftest import PrivateServers, SharedServers, skip
 from tests.documented.pages import EXAMPLES, FENCE, PAGES, ROOT, Block, blocks, command_line
@@ -33,7 +33,7 @@ from tests.waiting import wait_until
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """Give a process a state folder of its own, and what a developer's shell would have."""
-    return {**os.environ, "RELIER_STATE_DIR": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
+    return {**os.environ, "RELIER_STATE_DIR": str(folder), "PYTHONPATH": str(ROOT), **more}
 
 
 # -- Python ---------------------------------------------------------------------------------------------------------
@@ -62,14 +62,11 @@ def test_python_code_runs(group: list[Block], tmp_path: Path, private_server: Pr
     paths = [tmp_path / f"{block.page.stem}-line-{block.line}.py" for block in group]
     for block, path in zip(group, paths, strict=True):
         path.write_text(block.code, encoding="utf-8")
-    result = subprocess.run(
+    result = spawn.run(
         [sys.executable, "-c", _RUN_BLOCKS, *map(str, paths)],
         cwd=tmp_path,
         env=environment(tmp_path / "state", RELIER_REDIS_URL=private_server("embedded").url),
-        capture_output=True,
-        text=True,
         timeout=200,
-        check=False,
     )
     assert result.returncode == 0, result.stderr
 
@@ -337,7 +334,7 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    shell = Shell(tmp_path, environment(tmp_path / "state"))
+    shell = Shell(tmp_path, environment(tmp_path / "state", PYTHONUNBUFFERED="1"))
     yield shell
     shell.close()
 
