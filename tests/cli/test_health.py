@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from tests import processes
 from tests.cli.conftest import CommandLine
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 def test_a_host_without_a_process_is_ill_and_one_with_a_worker_is_well(rl: CommandLine) -> None:

@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.servers.redis_servers import RedisServer
+from tests.servers.redis_servers import OwnRedis
 from tests.servers.service import LocalProcess, NotStarted, free_port, start_on_free_ports
 from tests.sources import MISSING, Unavailable
 from tests.waiting import wait_until
@@ -49,7 +49,7 @@ def _start(files: Path, what: str, folder: Path, port: int, *options: str, **var
     return LocalProcess(command, folder / "log", environ)
 
 
-class ShippedRedis(RedisServer):
+class ShippedRedis(OwnRedis):
     """One server; `url` is that of the administrator. Raises `Unavailable`."""
 
     def __init__(
@@ -57,20 +57,10 @@ class ShippedRedis(RedisServer):
     ) -> None:
         if not shutil.which("redis-server"):
             raise Unavailable("redis", MISSING["redis"])
-        self.folder = Path(tempfile.mkdtemp(prefix="rl-shipped-"))
-        self.description = "redis/start.sh"
         self._options = options
         self._files = files
         self._passwords = dict(passwords)
-        try:
-            start_on_free_ports(self._start)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        super().__init__("redis/start.sh", self._start)
 
     def _start(self) -> None:
         self.port = free_port()
@@ -83,27 +73,8 @@ class ShippedRedis(RedisServer):
     def client_of(self, user: str, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(self.url_of(user), retry=Retry(NoBackoff(), 0), **options)
 
-    def restart(self) -> None:
-        log = self.folder / "log"
-        self._process = _start(self._files, "redis", self.folder, self.port, *self._options, **self._passwords)
-        wait_until(lambda: self._process.has_ended or self.answers(), 60, "the server's first answer")
-        if self._process.has_ended:
-            self._process.kill()
-            raise NotStarted(f"redis/start.sh did not start it: {log.read_text()[-500:]}")
-
-    def kill(self) -> None:
-        if hasattr(self, "_process"):
-            self._process.kill()
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def cont(self) -> None:
-        self._process.cont()
-
-    def close(self) -> None:
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _launch(self, log: Path) -> LocalProcess:
+        return _start(self._files, "redis", self.folder, self.port, *self._options, **self._passwords)
 
     def refused(self) -> list[str]:
         """Return what the ACL refused since the last call: `user: command, object`."""

@@ -31,6 +31,7 @@ def documented_permissions(folder: Path) -> list[str]:
     return told[4:]
 
 
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
 def test_the_documented_permissions_are_enough(
     rabbitmq: RabbitmqServer, vhost: str, store_url: str, tmp_path: Path
 ) -> None:

@@ -6,7 +6,8 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,27 +59,28 @@ class RedisServer(Server):
             client.flushall()
 
 
-class LocalRedis(RedisServer):
-    """A server process of our own, on loopback or a unix socket."""
+class OwnRedis(RedisServer):
+    """A server process of our own, with its data and its log in a folder that goes with it.
 
-    def __init__(self, binary: str, description: str, config: Mapping[str, str], tcp: bool) -> None:
+    Parameters:
+      description: what it is.
+      start: begins it; called again with other ports while those that it takes are not free.
+    """
+
+    _process: LocalProcess
+
+    def __init__(self, description: str, start: Callable[[], None]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rl-server-"))
         self.description = description
         try:
-            start_on_free_ports(lambda: self._start_on(binary, free_port() if tcp else 0, _options(config)))
+            start_on_free_ports(start)
         except BaseException:
             self.close()
             raise
 
-    def _start_on(self, binary: str, port: int, options: list[str]) -> None:
-        self._arguments = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        self.url = f"redis://127.0.0.1:{port}/0"
-        if not port:
-            path = self.folder / "s"
-            self._arguments += ["--unixsocket", str(path), "--unixsocketperm", "700"]
-            self.url = f"unix://{path}"
-        self._arguments += options
-        self.restart()
+    @abstractmethod
+    def _launch(self, log: Path) -> LocalProcess:
+        """Start the process."""
 
     @property
     def pid(self) -> int:
@@ -86,21 +88,14 @@ class LocalRedis(RedisServer):
 
     def restart(self) -> None:
         log = self.folder / "log"
-        self._process = LocalProcess(self._arguments, log)
+        self._process = self._launch(log)
         wait_until(lambda: self._process.has_ended or self.answers(), 60, "the server's first answer")
         if self._process.has_ended:
-            self.kill()
+            self._process.kill()
             raise NotStarted(f"{self.description} did not start: {log.read_text()[-500:]}")
 
     def kill(self) -> None:
-        """End it at once, but not before it has written what it acknowledged.
-
-        Under `everysec` Redis puts that off while an fsync goes on, for two seconds at most. Only what a host loses is
-        lost then, and what a test loses by chance proves nothing.
-        """
         if hasattr(self, "_process"):
-            with suppress(redis.RedisError), self.client(socket_timeout=1) as client:
-                client.config_set("appendfsync", "always")
             self._process.kill()
 
     def stop(self) -> None:
@@ -112,6 +107,37 @@ class LocalRedis(RedisServer):
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class LocalRedis(OwnRedis):
+    """A server on loopback or a unix socket."""
+
+    def __init__(self, binary: str, description: str, config: Mapping[str, str], tcp: bool) -> None:
+        super().__init__(description, lambda: self._start_on(binary, free_port() if tcp else 0, _options(config)))
+
+    def _start_on(self, binary: str, port: int, options: list[str]) -> None:
+        self._arguments = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        self.url = f"redis://127.0.0.1:{port}/0"
+        if not port:
+            path = self.folder / "s"
+            self._arguments += ["--unixsocket", str(path), "--unixsocketperm", "700"]
+            self.url = f"unix://{path}"
+        self._arguments += options
+        self.restart()
+
+    def _launch(self, log: Path) -> LocalProcess:
+        return LocalProcess(self._arguments, log)
+
+    def kill(self) -> None:
+        """End it at once, but not before it has written what it acknowledged.
+
+        Under `everysec` Redis puts that off while an fsync goes on, for two seconds at most. Only what a host loses is
+        lost then, and what a test loses by chance proves nothing.
+        """
+        if hasattr(self, "_process"):
+            with suppress(redis.RedisError), self.client(socket_timeout=1) as client:
+                client.config_set("appendfsync", "always")
+        super().kill()
 
 
 class ContainerRedis(ContainerServer, RedisServer):
