@@ -17,8 +17,10 @@ from relier.errors import RelierConfigError
 
 #: What needs no quotes, for whoever reads the file: Dramatiq, a shell, systemd, Compose.
 _BARE = re.compile(r"[\w./:,@%+=~&?*!-]+\Z")
+#: A variable's lines. What is quoted may have line ends, and what looks like a comment.
 _PARTS = re.compile(
-    r"(?P<before>\s*(?:export[^\S\r\n]+)?)[^=]*=.*?(?P<comment>[^\S\r\n]+#[^\r\n]*)?(?P<end>\r\n|\n|\r|\Z)", re.DOTALL
+    r"(?P<before>\s*(?:export[^\S\r\n]+)?)[^=]*=[^\S\r\n]*(?:'(?:\\'|[^'])*'|\"(?:\\\"|[^\"])*\"|[^\r\n]*?)"
+    r"(?P<comment>[^\S\r\n]+#[^\r\n]*)?[^\S\r\n]*(?P<end>\r\n|\n|\r|\Z)"
 )
 #: Permissions of a file that holds a secret.
 PRIVATE = 0o600

@@ -92,6 +92,24 @@ def test_what_is_written_is_what_is_read(folder: Path, value: str) -> None:
     assert password.get_secret_value() == value
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("'abc #secret'\n", "new\n"),
+        ("'abc #sec\\'ret' # mine\r\n", "new # mine\r\n"),
+        ('"abc #sec\nret" # mine\n', "new # mine\n"),
+        ("abc#secret # mine\n", "new # mine\n"),
+    ],
+)
+def test_nothing_of_an_old_value_stays_as_a_comment(folder: Path, before: str, after: str) -> None:
+    path = folder / ".env"
+    path.write_bytes(f"RELIER_REDIS_PASSWORD={before}B=1\n".encode())
+
+    change_setting(path, "RELIER_REDIS_PASSWORD", "new")
+
+    assert path.read_bytes().decode() == f"RELIER_REDIS_PASSWORD={after}B=1\n"
+
+
 def test_what_the_file_would_expand_is_refused(folder: Path) -> None:
     with pytest.raises(RelierConfigError, match="expands"):
         change_setting(folder / ".env", "RELIER_REDIS_PASSWORD", "a${HOME}b")
