@@ -50,7 +50,8 @@ logger = logging.getLogger(__name__)
 
 #: The fields of the stamp that hold the context of the push, as W3C's headers of these names.
 HEADERS = {"tp": "traceparent", "ts": "tracestate"}
-#: Longest text (characters) that is taken for such a header.
+#: Longest text (characters) that is taken for such a header. A longer state, whoever sent it, is left out: the context
+#: is good without it, and every message would carry it.
 LONGEST = 512
 
 #: Names of OpenTelemetry's semantic conventions for messaging; the library has them as incubating ones only.
@@ -307,7 +308,8 @@ def _headers(span: trace.Span) -> dict[str, str]:
         return {}
     ids = trace.format_trace_id(at.trace_id), trace.format_span_id(at.span_id)
     headers = {"traceparent": "00-{}-{}-{:02x}".format(*ids, at.trace_flags)}
-    return {**headers, "tracestate": at.trace_state.to_header()} if at.trace_state else headers
+    state = at.trace_state.to_header()
+    return {**headers, "tracestate": state} if 0 < len(state) <= LONGEST else headers
 
 
 def _context_of(option: Any) -> context.Context:

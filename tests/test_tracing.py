@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.semconv._incubating.attributes import messaging_attributes
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from relier import tracing
 from relier.span_export import QuietExporter, delay_ms, resource_attributes, traces_url
@@ -53,6 +54,19 @@ def test_a_stamp_carries_a_context_and_its_state() -> None:
     span = trace.get_current_span(tracing._context_of(option))
     headers = tracing._headers(span)
     assert (headers["traceparent"], headers["tracestate"]) == (option["tp"], option["ts"])
+
+
+def test_a_state_that_is_too_long_does_not_cost_the_context() -> None:
+    state = ",".join(f"vendor{i}={'x' * 200}" for i in range(20))
+    parent = TraceContextTextMapPropagator().extract(
+        {"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "tracestate": state}
+    )
+    headers = tracing._headers(trace.get_current_span(parent))
+
+    option = {field: headers[name] for field, name in tracing.HEADERS.items() if name in headers}
+
+    assert sum(map(len, option.values())) < tracing.LONGEST
+    assert trace.get_current_span(tracing._context_of(option)).get_span_context().trace_id == int("a" * 32, 16)
 
 
 def test_of_an_exception_only_types_and_frames_are_recorded() -> None:
