@@ -15,7 +15,7 @@ import pytest
 from tests.integration.harness import ROOT, Harness
 from tests.integration.traced import CONSUMER, PRODUCER, SECRET, produce, runs, trace_all, wait_for_runs
 from tests.integration.tracing_actors import TracingActors
-from tests.otlp import Collector
+from tests.otlp import Collector, Span
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -52,13 +52,27 @@ def test_a_push_and_what_follows_from_it_are_one_trace(traced: Harness, collecto
     wait_for_runs(collector, step=8, astep=2, shaky=2, pushing=1)
     collector.wait(*["inner"] * 8, *["outer", "aside", "in thread"] * 2)
     spans = collector.spans()
-    by_id = {span.span_id: span for span in spans}
 
+    are_one_tree(spans)
+    runs_are_under_their_pushes(spans)
+    follow_ups_are_under_the_runs_that_made_them(spans, collector)
+    spans_of_the_tasks_code_are_under_its_run(spans, collector)
+    a_retry_tells_why_the_run_before_failed(*runs(collector, "shaky"))
+    assert {span.attributes["relier.outcome"] for span in runs(collector, "step")} == {"completed"}
+    lines_of_the_log_belong_to_spans(spans, worker.text())
+    assert not [request for request in collector.requests if SECRET.encode() in request]
+
+
+def are_one_tree(spans: list[Span]) -> None:
+    by_id = {span.span_id: span for span in spans}
     assert len({span.trace_id for span in spans}) == 1
     (root,) = (span for span in spans if not span.parent)
     assert root.name == "request"
     assert all(span.parent in by_id for span in spans if span is not root)
-    # Every run is under the push of its task, every push under whoever pushed.
+
+
+def runs_are_under_their_pushes(spans: list[Span]) -> None:
+    by_id = {span.span_id: span for span in spans}
     for run in (span for span in spans if span.kind == CONSUMER):
         push = by_id[run.parent]
         assert (run.name, push.name, push.kind) == ("process default", "send default", PRODUCER)
@@ -70,23 +84,31 @@ def test_a_push_and_what_follows_from_it_are_one_trace(traced: Harness, collecto
         assert run.attributes["messaging.client.id"].count(":") == 2
         assert run.attributes["relier.fence"] > 0
         assert run.resource["service.name"] == "relier-worker"
+
+
+def follow_ups_are_under_the_runs_that_made_them(spans: list[Span], collector: Collector) -> None:
+    """So the second stage of a pipeline follows the first, and a group's callback its last member."""
+    by_id = {span.span_id: span for span in spans}
     pushes = [span for span in spans if span.kind == PRODUCER]
     assert [span.attributes.get("messaging.batch.message_count") for span in pushes].count(2) == 1
     (parent,) = runs(collector, "pushing")
     (pushed,) = (span for span in pushes if span.parent == parent.span_id)
     assert len([span for span in spans if span.parent == pushed.span_id]) == 1
-    # The second stage of the pipeline follows the first, the group's callback its last member.
     stages = [span for span in pushes if by_id[span.parent].attributes.get("relier.actor") == "step"]
     assert {by_id[span.parent].kind for span in stages} == {CONSUMER}
     assert sorted(str(span.attributes["relier.actor"]) for span in stages) == ["astep", "step"]
-    # User code's own spans.
+
+
+def spans_of_the_tasks_code_are_under_its_run(spans: list[Span], collector: Collector) -> None:
     arun = {span.span_id for span in runs(collector, "astep")}
     outer = {span.span_id for span in spans if span.name == "outer" and span.parent in arun}
     assert len(outer) == 2
     assert {span.parent for span in spans if span.name == "aside"} == outer
     assert {span.parent for span in spans if span.name == "in thread"} == outer
-    # A retry refers to the run before, and says why that failed, without the exception's text.
-    first, second = runs(collector, "shaky")
+
+
+def a_retry_tells_why_the_run_before_failed(first: Span, second: Span) -> None:
+    """Without the exception's text."""
     assert (first.attributes["relier.attempt"], first.attributes["relier.outcome"], first.links) == (0, "retry", [])
     assert first.is_error
     assert (
@@ -98,12 +120,13 @@ def test_a_push_and_what_follows_from_it_are_one_trace(traced: Harness, collecto
     assert first.events["exception"]["exception.stacktrace"].endswith("ConnectionError, from KeyError")
     assert "in shaky" in first.events["exception"]["exception.stacktrace"]
     assert (second.attributes["relier.attempt"], second.links, second.is_error) == (1, [first.span_id], False)
-    assert {span.attributes["relier.outcome"] for span in runs(collector, "step")} == {"completed"}
-    # Lines of the log belong to spans as well.
-    lines = [json.loads(line) for line in worker.text().splitlines() if '"in a span"' in line]
+
+
+def lines_of_the_log_belong_to_spans(spans: list[Span], log: str) -> None:
+    (root,) = (span for span in spans if not span.parent)
+    lines = [json.loads(line) for line in log.splitlines() if '"in a span"' in line]
     inner = {span.span_id for span in spans if span.name == "inner"}
     assert {line["span_id"] for line in lines} == inner and {line["trace_id"] for line in lines} == {root.trace_id}
-    assert not [request for request in collector.requests if SECRET.encode() in request]
 
 
 def test_a_run_after_a_crash_refers_to_the_one_that_was_lost(traced: Harness, collector: Collector) -> None:
