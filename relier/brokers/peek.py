@@ -75,7 +75,7 @@ def redis_heads(run: Commands, namespace: str, queues: Sequence[str]) -> dict[st
 def _made_at(data: bytes | None) -> float | None:
     try:
         return float(Message.decode(data).message_timestamp) / 1000 if data else None
-    except (DecodeError, TypeError):
+    except (DecodeError, TypeError, ValueError, OverflowError):
         return None  # A worker will find out.
 
 
@@ -85,11 +85,8 @@ def redis_oldest(client: Any, namespace: str, lanes: Iterable[str]) -> float | N
     for lane in lanes:
         message_id = client.lindex(f"{namespace}:{lane}", 0)
         data = message_id and client.hget(f"{namespace}:{lane}.msgs", message_id)
-        try:
-            found += [Message.decode(data).message_timestamp / 1000] if data else []
-        except (DecodeError, TypeError):
-            continue  # A worker will find out.
-    return min(found, default=None)
+        found.append(_made_at(data))
+    return min((time for time in found if time is not None), default=None)
 
 
 def _lanes(client: Any, namespace: str) -> Iterator[tuple[bytes, str]]:
