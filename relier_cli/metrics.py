@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from relier.errors import RelierConfigError
 from relier.logging import configure_logging, get_logger
 from relier.measures import Sheet, Value
 from relier.metric_table import METRICS
-from relier.settings import get_settings
+from relier.settings import Address, get_settings
 from relier.store import get_store
 from relier.store.statistics import BOUNDS, Histogram
 from relier_cli.application import application
@@ -39,10 +40,21 @@ def metrics(
 
     Example: rl metrics --addr :9192
     """
+    address = parsed(addr)
     if once or as_json:
         _print(as_json)
     else:
-        _serve(addr)
+        _serve(address)
+
+
+def parsed(addr: str | None) -> Address | None:
+    """Return host and port of --addr. Raises `typer.BadParameter`, which says what is meant."""
+    from relier.exporter import listening_address
+
+    try:
+        return None if addr is None else listening_address(addr)
+    except RelierConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="'--addr'") from None
 
 
 def _print(as_json: bool) -> None:
@@ -88,11 +100,11 @@ def _value(value: Value) -> Any:
     return {"count": value.count, "sum": value.sum, "buckets": [{"le": le, "count": n} for le, n in buckets]}
 
 
-def _serve(addr: str | None) -> None:
+def _serve(address: Address | None) -> None:
     from relier.exporter import Exporter, listening_address
 
     settings = get_settings()
-    address = listening_address(addr or settings.metrics_addr or DEFAULT_ADDRESS)
+    address = address or listening_address(settings.metrics_addr or DEFAULT_ADDRESS)
     configure_logging(settings)
     known = application(settings)
     for line in known.trouble:

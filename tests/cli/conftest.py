@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from tests import processes
 
 @dataclass
 class CommandLine:
-    """`rl` in a folder of its own, on one store."""
+    """`rl` in a folder of its own, on one store; `more` settings, by name, where the URL does not tell all."""
 
     folder: Path
     url: str
+    more: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
-        return processes.rl(self.folder, *arguments, **{"redis_url": self.url, **variables})
+        return processes.rl(self.folder, *arguments, **{"redis_url": self.url, **self.more, **variables})
 
     def json(self, *arguments: str, **variables: str | None) -> Any:
-        return processes.rl_json(self.folder, *arguments, **{"redis_url": self.url, **variables})
+        return processes.rl_json(self.folder, *arguments, **{"redis_url": self.url, **self.more, **variables})
 
 
 class Tasks:

@@ -87,6 +87,14 @@ def test_misuse_exits_2_with_a_hint(command: str, typed: Typed) -> None:
         assert "--help" in told
 
 
+@pytest.mark.parametrize("address", ["nonsense", "host:99999", "host:", ""])
+def test_an_address_for_metrics_that_is_none_is_misuse(address: str, typed: Typed) -> None:
+    for more in ((), ("--once",)):
+        code, out, err = typed("metrics", "--addr", address, *more)
+        assert (code, out) == (2, "")
+        assert f"The metrics address {address!r} is none" in " ".join(err.split())
+
+
 @pytest.mark.parametrize("server", ["embedded"], indirect=True)
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in WITHOUT_STORE])
 def test_a_redis_that_is_away_exits_1_and_shows_neither_traceback_nor_password(

@@ -70,6 +70,14 @@ class ShippedRedis(OwnRedis):
     def url_of(self, user: str) -> str:
         return f"redis://{user}:{self._passwords[f'REDIS_PASSWORD_{user.upper()}']}@127.0.0.1:{self.port}/0"
 
+    def settings_of(self, user: str) -> dict[str, Any]:
+        """Return what a process with the rights of a user needs to know, by names of settings."""
+        return {**self.settings, "redis_url": self.url_of(user)}
+
+    def variables_of(self, user: str) -> dict[str, str]:
+        """Return the same as a process has it in its environment, by names of settings."""
+        return {name: str(value) for name, value in self.settings_of(user).items()}
+
     def client_of(self, user: str, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(self.url_of(user), retry=Retry(NoBackoff(), 0), **options)
 

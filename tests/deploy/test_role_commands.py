@@ -82,7 +82,7 @@ class Commands:
     def run(self, user: str, lines: list[list[str]]) -> list[Done]:
         """Run command lines with the credentials of a user; nothing may show its password."""
         command = [sys.executable, "-c", _RUN, json.dumps(lines)]
-        variables = processes.environment(redis_url=self.shipped.url_of(user))
+        variables = processes.environment(**self.shipped.variables_of(user))
         ended = spawn.run(command, cwd=self.populated.rl.folder, env=variables, timeout=processes.PATIENCE)
         assert ended.returncode == 0, ended.stderr
         assert password(user) not in ended.stdout + ended.stderr
@@ -91,7 +91,7 @@ class Commands:
     def refuse(self, user: str, commands: set[str]) -> None:
         """See that a user may use none of these commands: each ends with one line that says so, and changes nothing."""
         lines = [line for name, line in self._all.items() if name in commands]
-        with closing(Store.from_settings(Settings(redis_url=self.shipped.url))) as store:
+        with closing(Store.from_settings(Settings(**self.shipped.settings))) as store:
             seen = store.live(), store.counters(), store.fleet.holds()
             for done in self.run(user, lines):
                 assert done.code == 1, done
@@ -102,8 +102,10 @@ class Commands:
 
 @pytest.fixture
 def commands(shipped: ShippedRedis, tmp_path: Path) -> Iterator[Commands]:
-    with closing(Store.from_settings(Settings(redis_url=shipped.url))) as store:
-        yield Commands(shipped, Populated(CommandLine(tmp_path, shipped.url), Tasks(store)))
+    with closing(Store.from_settings(Settings(**shipped.settings))) as store:
+        yield Commands(
+            shipped, Populated(CommandLine(tmp_path, shipped.url, shipped.variables_of("admin")), Tasks(store))
+        )
 
 
 def test_a_viewer_may_use_every_command_that_only_reads(shipped: ShippedRedis, commands: Commands) -> None:

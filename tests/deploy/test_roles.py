@@ -43,7 +43,7 @@ class Producer:
 
 @pytest.fixture
 def producer(shipped: ShippedRedis) -> Iterator[Producer]:
-    broker: Any = default_broker(Settings(redis_url=shipped.url_of("producer"), admission_limit=UNLIMITED))
+    broker: Any = default_broker(Settings(**shipped.settings_of("producer"), admission_limit=UNLIMITED))
     yield Producer(broker, Actors(broker))
     broker.close()
     broker.store.close()
@@ -51,7 +51,7 @@ def producer(shipped: ShippedRedis) -> Iterator[Producer]:
 
 @contextmanager
 def as_role(shipped: ShippedRedis, user: str) -> Iterator[Store]:
-    with closing(Store.from_settings(Settings(redis_url=shipped.url_of(user)))) as store:
+    with closing(Store.from_settings(Settings(**shipped.settings_of(user)))) as store:
         yield store
 
 
@@ -288,24 +288,34 @@ def test_an_acl_does_not_ask_which_script_is_run(shipped: ShippedRedis) -> None:
             store.runner.command("EVAL", "return redis.call('LPOP', KEYS[1])", 1, "dramatiq:default")
 
 
-def test_another_namespace_is_a_matter_of_two_names_in_the_file(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def renamed(folder: Path) -> Path:
+    """Return the shipped files for the namespace `shop`, made so by the documented command."""
     (said,) = re.findall(r"^    sed (.*) users\.acl$", (ROOT / "docs" / "redis.md").read_text(), re.MULTILINE)
-    shutil.copytree(FILES, tmp_path / "redis")
-    done = subprocess.run(f"sed {said} users.acl", shell=True, cwd=tmp_path / "redis", check=False)
+    shutil.copytree(FILES, folder / "redis")
+    done = subprocess.run(f"sed {said} users.acl", shell=True, cwd=folder / "redis", check=False)
     assert done.returncode == 0
+    return folder / "redis"
+
+
+def see_to_another_namespace(server: ShippedRedis) -> None:
+    """See that producers and workers of the namespace `shop` may what they must on a server, and nothing more."""
+    for user, may in (("worker", True), ("producer", False)):
+        settings = Settings(**server.settings_of(user), namespace="shop", admission_limit=UNLIMITED)
+        broker: Any = default_broker(settings)
+        with closing(broker.store), closing(broker):
+            Actors(broker).quick.push(1)
+            if may:
+                assert broker.store.tasks.claim("w:1:x", sending(), b"n", 0, slot_free=True).fence
+                continue
+            with pytest.raises(RefusedError):
+                broker.store.tasks.claim("w:1:x", sending(), b"n", 0, slot_free=True)
+    assert len(server.refused()) == 1
+
+
+def test_another_namespace_is_a_matter_of_the_names_in_the_file(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     try:
-        server = ShippedRedis(files=tmp_path / "redis")
+        server = ShippedRedis(files=renamed(tmp_path))
     except Unavailable as error:
         skip(request, error)
     with closing(server):
-        for user, may in (("worker", True), ("producer", False)):
-            settings = Settings(redis_url=server.url_of(user), namespace="shop", admission_limit=UNLIMITED)
-            broker: Any = default_broker(settings)
-            with closing(broker.store), closing(broker):
-                Actors(broker).quick.push(1)
-                if may:
-                    assert broker.store.tasks.claim("w:1:x", sending(), b"n", 0, slot_free=True).fence
-                    continue
-                with pytest.raises(RefusedError):
-                    broker.store.tasks.claim("w:1:x", sending(), b"n", 0, slot_free=True)
-        assert len(server.refused()) == 1
+        see_to_another_namespace(server)
