@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -77,6 +79,7 @@ class Topology:
         self._doubted = False
         #: Who was asked in vain, or could not be reached: asked last the next time.
         self._silent: set[Address] = set()
+        _known.add(self)
 
     def master_of(self, slot: int) -> Address:
         """Return the address of a slot's master. Raises `ClusterDownError` when it has none, or no server answers."""
@@ -123,6 +126,11 @@ class Topology:
         kind = PromptSSLConnection if self.secured else PromptConnection
         return kind(host=host, port=port, **self.options)
 
+    def forget(self) -> None:
+        """Begin anew in a forked child: a thread that it does not have may have been asking."""
+        self._lock = threading.Lock()
+        self._doubted = True
+
     def _learn(self) -> None:
         with self._lock:
             if self._owners and (not self._doubted or time.monotonic() - self._asked < SETTLED):
@@ -157,6 +165,17 @@ class Topology:
             finally:
                 connection.disconnect()
         raise NoMasterError(f"No server of the cluster answers ({failure}).")
+
+
+_known: weakref.WeakSet[Topology] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for topology in list(_known):
+        topology.forget()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 def _owners(reply: Any, asked: Address) -> list[Address | None]:
