@@ -13,7 +13,7 @@ import typer
 from relier.errors import RelierConfigError
 from relier.settings import ENV_FILE
 from relier_cli.completing import complete_setting
-from relier_cli.env_file import EnvFile
+from relier_cli.env_file import EnvFile, edited_alone
 from relier_cli.output import AsJson, print_json, print_text
 from relier_cli.variables import is_secret, problems_of, sources, variable
 
@@ -58,7 +58,9 @@ def set_value(
     name = variable(key)
     if unset == (value is not None):
         raise typer.BadParameter("Give a value, or --unset.")
-    change = change_setting(Path(ENV_FILE), name, None if value is None else _typed(value))
+    typed, path = None if value is None else _typed(value), Path(ENV_FILE)
+    with edited_alone(path):
+        change = change_setting(path, name, typed)
     if as_json:
         print_json(asdict(change))
     else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -99,9 +101,11 @@ class EnvFile:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(fresh, self.path)
-        except OSError as error:
+        except BaseException as error:
             fresh.unlink(missing_ok=True)
-            raise RelierConfigError(f"{self.path} cannot be written: {error.strerror}.") from None
+            if isinstance(error, OSError):
+                raise RelierConfigError(f"{self.path} cannot be written: {error.strerror}.") from None
+            raise
         return mode
 
     def _keep_owner(self, descriptor: int) -> None:
@@ -110,6 +114,22 @@ class EnvFile:
         was, is_ = self.path.stat(), os.fstat(descriptor)
         if (was.st_uid, was.st_gid) != (is_.st_uid, is_.st_gid):
             os.fchown(descriptor, was.st_uid, was.st_gid)
+
+
+@contextmanager
+def edited_alone(path: Path) -> Iterator[None]:
+    """Keep other commands from editing a `.env` meanwhile: of two that read it first, one would lose its change."""
+    path = Path(os.path.realpath(path))
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)  # The file itself is replaced.
+    except OSError as error:
+        raise RelierConfigError(f"{path} cannot be written: {error.strerror}.") from None
+    try:
+        with suppress(OSError):  # Some filesystems have no locks.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def values(text: str) -> dict[str, str]:

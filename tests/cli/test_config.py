@@ -15,11 +15,11 @@ from relier.sentinel_checks import check_sentinels
 from relier.settings import Settings
 from relier_cli.config_set import change_setting
 from relier_cli.config_validate import examine
-from relier_cli.env_file import quoted, values
+from relier_cli.env_file import EnvFile, edited_alone, quoted, values
 from relier_cli.variables import variable
 from tests import sources
 from tests.cli.conftest import CommandLine
-from tests.processes import rl
+from tests.processes import Started, rl
 from tests.servers.groups import SentinelGroup
 from tests.waiting import wait_until
 
@@ -265,3 +265,36 @@ def test_sentinels_are_asked_for_the_master_and_the_quorum(folder: Path) -> None
         assert alone == {("warning", "sentinel"), ("error", "sentinel")}
     finally:
         group.close()
+
+
+def test_a_command_waits_while_another_one_edits_the_file(folder: Path) -> None:
+    path = folder / ".env"
+    with edited_alone(path):
+        file = EnvFile(path)
+        other = Started(folder, "relier_cli.app", "config", "set", "NAMESPACE", "shop")
+        waits = f" {other.process.pid} "
+        wait_until(
+            lambda: (
+                any(" -> " in line and waits in line for line in Path("/proc/locks").read_text().splitlines())
+                or other.process.poll() is not None
+            ),
+            60,
+            "the other command at the file",
+        )
+        file.put("RELIER_MAX_RESURRECTIONS", "4")
+        file.save(private=False)
+    with other:
+        assert other.ended() == 0, other.output
+
+    assert values(path.read_text()) == {"RELIER_MAX_RESURRECTIONS": "4", "RELIER_NAMESPACE": "shop"}
+
+
+def test_an_interrupted_write_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        change_setting(folder / ".env", "RELIER_REDIS_PASSWORD", "secret")
+
+    assert list(folder.iterdir()) == []
