@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -79,5 +80,26 @@ def looked_by(thread: ThreadPoolExecutor, settings: Settings, broker: Broker, de
                 looker.append(Looker(store, broker, settings, declared))
             return looker[0].look().data()
 
-    paced = Paced(look, EVERY)
-    return lambda: thread.submit(paced).result()
+    return Together(thread, Paced(look, EVERY))
+
+
+class Together:
+    """Gives all who ask while somebody looks the same answer: no queue of them outlasts a store that hangs.
+
+    Parameters:
+      thread: looks.
+      look: returns the answer.
+    """
+
+    def __init__(self, thread: ThreadPoolExecutor, look: Callable[[], Any]) -> None:
+        self._thread = thread
+        self._look = look
+        self._asking = threading.Lock()
+        self._looked: Future[Any] | None = None
+
+    def __call__(self) -> Any:
+        with self._asking:
+            if self._looked is None or self._looked.done():
+                self._looked = self._thread.submit(self._look)
+            looked = self._looked
+        return looked.result()

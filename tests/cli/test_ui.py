@@ -6,8 +6,10 @@ import http.client
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 from relier.errors import StoreUnavailableError
 from relier_cli.ui import server as served
+from relier_cli.ui.command import Together
 from relier_cli.ui.server import DATA, FILES, HEADERS, Server, is_loopback
 from tests import schemas
 from tests.cli.conftest import CommandLine, Tasks
@@ -181,3 +184,38 @@ def test_an_address_that_will_not_do_is_misuse(addr: str, rl: CommandLine) -> No
     done = rl("ui", "--addr", addr)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_all_who_ask_while_somebody_looks_get_the_same_answer() -> None:
+    looks, go_on, answers = list[int](), threading.Event(), list[object]()
+
+    def look() -> object:
+        looks.append(1)
+        assert go_on.wait(60)
+        raise StoreUnavailableError("away")
+
+    def ask() -> None:
+        try:
+            together()
+        except StoreUnavailableError as error:
+            answers.append(error)
+
+    with ThreadPoolExecutor(1) as thread:
+        together = Together(thread, look)
+        asking = [threading.Thread(target=ask) for _ in range(8)]
+        for each in asking:
+            each.start()
+        wait_until(lambda: all("wait" in _code_of(each) for each in asking), 60, "all to wait")
+        go_on.set()
+        for each in asking:
+            each.join(60)
+        assert len(looks) == 1
+        ask()  # What was said is no answer to who asks later.
+
+    assert (len(looks), len(answers), len(set(answers))) == (2, 9, 2)
+
+
+def _code_of(thread: threading.Thread) -> str:
+    """Return the name of the function that a thread is in."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame.f_code.co_name if frame is not None else ""
