@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import queue
 import signal
-import threading
 from itertools import accumulate
 from typing import Annotated, Any
 
@@ -111,11 +111,12 @@ def _serve(address: Address | None) -> None:
         log.warning(line)
     store = get_store(settings)
     exporter = Exporter(store, known.broker, settings, address)
-    ended = threading.Event()
+    #: May be put to in a signal handler, which must not touch what the main thread may hold.
+    wishes: queue.SimpleQueue[None] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: wishes.put(None))
     exporter.start()
     log.info("Serving metrics.", url=exporter.url)
-    ended.wait()
+    wishes.get()
     exporter.stop()
     store.close()

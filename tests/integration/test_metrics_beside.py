@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import urllib.request
 from pathlib import Path
 
@@ -47,3 +50,15 @@ def test_without_the_setting_nothing_is_loaded(server: RedisServer, store_url: s
     )
     with Started(tmp_path, "loaded", redis_url=store_url) as process:
         assert process.ended() == 0, process.output
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+def test_signals_may_come_at_any_moment(server: RedisServer, store_url: str, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with Started(tmp_path, "relier_cli.app", "metrics", "--addr", address, redis_url=store_url) as process:
+        wait_until(lambda: "Serving metrics." in process.output, 60, "the endpoint")
+        with contextlib.suppress(ProcessLookupError):
+            for _ in range(2000):  # While it ends: a supervisor and a terminal may both ask.
+                os.kill(process.process.pid, signal.SIGTERM)
+                os.kill(process.process.pid, signal.SIGINT)
+        process.ended()
