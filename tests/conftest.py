@@ -5,6 +5,7 @@
 `store_url`         its URL, emptied before the test
 `client`            a client of it
 `settings`          settings that point to it
+`store`             Relier's store on it
 `private_server`    a factory of stores that the test may kill, stop and restart
 `rabbitmq`          the session's shared RabbitMQ; never hurt it, but cut its connections as you like
 `vhost`             the URL of a virtual host in it, of this test alone
@@ -27,6 +28,7 @@ import pytest
 import redis
 
 from relier.settings import Settings, reset_settings
+from relier.store import Store
 from tests import sources, spawn
 from tests.account import Account
 from tests.servers import RabbitmqServer, RedisServer, Server
@@ -167,6 +169,13 @@ def client(server: RedisServer, store_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 def settings(store_url: str) -> Settings:
     return Settings(redis_url=store_url)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    store = Store.from_settings(settings)
+    yield store
+    store.close()
 
 
 @pytest.fixture

@@ -63,13 +63,6 @@ def old(make_broker: Callable[[], Broker]) -> Broker:
 
 
 @pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store.from_settings(settings)
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def look(make_broker: Callable[[], Broker], store: Store) -> Callable[..., Outlook]:
     """Look ahead with code of these versions, and a migration of each actor from its first version."""
 

@@ -51,13 +51,6 @@ def server(request: pytest.FixtureRequest, servers: SharedServers) -> RedisServe
 
 
 @pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store.from_settings(settings)
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def tasks(store: Store) -> Tasks:
     told = {"role": "worker", "host": "here", "pid": 1, "queues": ["default"], "threads": 8}
     store.fleet.register(Tasks.worker, told)

@@ -126,13 +126,6 @@ def test_success_says_nothing(tasks: Testing, log: pytest.LogCaptureFixture) -> 
     assert told(log) == []
 
 
-@pytest.fixture
-def store(settings: Settings, store_url: str) -> Iterator[Store]:
-    store = Store.from_settings(settings)
-    yield store
-    store.close()
-
-
 def _running(store: Store, task: str, max_resurrections: int) -> Sending:
     sending = Sending(task, shard_of(task), "mail", "send", b"", max_resurrections=max_resurrections)
     store.tasks.claim("w1", sending, b"n", 0, slot_free=True)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from dramatiq import Message
 from relier.brokers.rejected import refused
 from relier.errors import PayloadIntegrityError
 from relier.hooks import encode_failure
-from relier.settings import Settings
 from relier.store import Failure, Sending, Store, shard_of
 from tests import processes
 
@@ -77,13 +76,6 @@ class Tasks:
         letter, failure = refused(message, message.encode(), PayloadIntegrityError(text))
         assert self.store.tasks.dead_letter(letter, "PayloadIntegrityError", failure)
         return letter
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    store = Store.from_settings(Settings(redis_url=store_url))
-    yield store
-    store.close()
 
 
 @pytest.fixture

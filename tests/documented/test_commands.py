@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from relier.settings import Settings
 from relier.store import Store
 from tests.documented.console import Console, Line, labels, lines_of
 from tests.documented.pages import PAGES, ROOT, Block, blocks
@@ -28,13 +27,6 @@ _NEEDS_NOBODY = re.compile(r"rl admin reset ")
 def shell_blocks() -> Iterator[Block]:
     for page in PAGES:
         yield from blocks(page, "sh", "console")
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    store = Store.from_settings(Settings(redis_url=store_url))
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 import redis
 
-from relier.settings import Settings
 from relier.store import Store
 from relier.store.durability import Custody, Durability
 from tests.waiting import wait_until
@@ -99,13 +97,6 @@ def test_one_failing_acknowledgement_does_not_stop_the_others(caplog: pytest.Log
 
     wait_until(lambda: answers == [True], 60, "the other answer")
     assert "An acknowledgement failed; its copy comes back." in caplog.text
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = Store.from_settings(settings)
-    yield store
-    store.close()
 
 
 def test_a_restarted_server_is_noticed_without_any_other_call(store: Store, client: redis.Redis) -> None:

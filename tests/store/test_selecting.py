@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
-from relier.settings import Settings
 from relier.store import Store
 from relier.store.selecting import Selected, Wanted, select
 from relier.store.survey import MARK, Summary, Survey
 from tests.cli.conftest import Tasks
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    store = Store.from_settings(Settings(redis_url=store_url))
-    yield store
-    store.close()
 
 
 @pytest.fixture
