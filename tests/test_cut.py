@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +61,19 @@ def test_what_is_open_is_closed_and_what_is_new_is_refused_until_it_is_over(serv
     with connected(server):
         pass
     assert "connect" not in vars(socket.socket)
+
+
+def test_what_cannot_begin_is_over(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: str) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "listdir", refused)
+        with pytest.raises(OSError, match="Too many"), Cut({address_of(server)}):
+            pass
+
+    with connected(server):
+        pass
 
 
 def test_other_addresses_are_left_alone(server: socket.socket) -> None:

@@ -35,7 +35,11 @@ class Cut:
                 socket.socket.connect = _connect  # type: ignore[assignment,method-assign]
                 socket.socket.connect_ex = _connect_ex  # type: ignore[assignment,method-assign]
             _cuts[self] = self.addresses
-        self.close()
+        try:
+            self.close()
+        except BaseException:  # No file can be opened any more, perhaps: the block is not entered, nor left.
+            self.__exit__()
+            raise
         return self
 
     def close(self) -> int:
