@@ -26,13 +26,8 @@ Code = int | str
 
 def unpack_counts(raw: bytes) -> dict[Code, int]:
     """Return a map of codes and whole numbers. A table whose codes are 1, 2, … is packed as a list."""
-    first = raw[0]
-    if first & 0xF0 == 0x80:
-        size, at = first & 0x0F, 1
-    elif first in (0xDE, 0xDF):
-        at = 3 if first == 0xDE else 5
-        size = int.from_bytes(raw[1:at], "big")
-    else:
+    size, at = _head(raw, 0x80, 0xDE)
+    if size < 0:
         return _listed(raw)
     found: dict[Code, int] = {}
     for _ in range(size):
@@ -43,19 +38,30 @@ def unpack_counts(raw: bytes) -> dict[Code, int]:
 
 
 def _listed(raw: bytes) -> dict[Code, int]:
-    first = raw[0]
-    if first & 0xF0 == 0x90:
-        size, at = first & 0x0F, 1
-    elif first in (0xDC, 0xDD):
-        at = 3 if first == 0xDC else 5
-        size = int.from_bytes(raw[1:at], "big")
-    else:
-        raise ValueError(f"no map: it begins with {first:#x}")
+    size, at = _head(raw, 0x90, 0xDC)
+    if size < 0:
+        raise ValueError(f"no map: it begins with {raw[0]:#x}")
     found: dict[Code, int] = {}
     for i in range(1, size + 1):
         n, at = _value(raw, at)
         found[i] = int(n)
     return found
+
+
+def _head(raw: bytes, short: int, long: int) -> tuple[int, int]:
+    """Return the size of a map or list and where its first entry is; a size of -1 when `raw` is another kind.
+
+    Parameters:
+      short: the first byte's upper half when its lower half is the size.
+      long: the first byte when the size is in the next two; one more: in the next four.
+    """
+    first = raw[0]
+    if first & 0xF0 == short:
+        return first & 0x0F, 1
+    if first in (long, long + 1):
+        at = 3 if first == long else 5
+        return int.from_bytes(raw[1:at], "big"), at
+    return -1, 0
 
 
 def _value(raw: bytes, at: int) -> tuple[Code | float, int]:
