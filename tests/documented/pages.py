@@ -7,13 +7,15 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 FENCE = re.compile(
-    r"^(?:<!-- (?P<mark>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+    r"^(?: *<!-- (?P<mark>[^\n]+) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^(?P=indent)```$",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -35,7 +37,7 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     """Return a page's blocks in these languages; without any, all of them."""
     text = page.read_text(encoding="utf-8")
     found = (
-        Block(page, text[: m.start("code")].count("\n") + 1, m["language"], m["mark"] or "", m["code"])
+        Block(page, text[: m.start("code")].count("\n") + 1, m["language"], m["mark"] or "", dedent(m["code"]))
         for m in FENCE.finditer(text)
     )
     return [block for block in found if not languages or block.language in languages]
