@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,11 @@ REDIRECTIONS = 5
 _KEY_AT = {"EVALSHA": 3, "EVAL": 3, "EVALSHA_RO": 3, "EVAL_RO": 3, "PUBSUB": 2, "XREAD": 3, "MEMORY": 2, "OBJECT": 2}
 #: Commands without a key: the fleet's server gets them.
 _KEYLESS = frozenset({"PING", "TIME", "INFO", "CONFIG", "CLIENT", "SCAN", "COMMAND", "WAIT", "SCRIPT", "ACL", "DBSIZE"})
+
+
+#: How long (s) a call waits at most for the end of a slot's move, and how often (s) it looks.
+SLOT_MOVES = 2.0
+LOOK_AGAIN = 0.02
 
 
 #: What a server says that cannot serve as the master of a slot at the moment.
@@ -122,6 +128,19 @@ class ClusterRunner(ScriptRunner):
     def _raise_if_closed(self, link: Any) -> None:
         for connection in list(link.connections.values()):
             super()._raise_if_closed(connection)
+
+    def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        """What arrives while its slot moves has not begun: it is sent again until the slot has arrived, for a while.
+
+        Not on shared lines: others wait there, and workers try again by themselves.
+        """
+        replies = super()._exchange(commands)
+        until = time.monotonic() + SLOT_MOVES
+        while (moving := [i for i, r in enumerate(replies) if _is_moving(r)]) and time.monotonic() < until:
+            time.sleep(LOOK_AGAIN)
+            for i, reply in zip(moving, super()._exchange([commands[i] for i in moving]), strict=True):
+                replies[i] = reply
+        return replies
 
     def _exchange_on(self, link: Any, commands: Sequence[bytes]) -> list[Any]:
         replies: list[Any] = [None] * len(commands)
@@ -231,6 +250,10 @@ class ClusterRunner(ScriptRunner):
     def _out_of_reach(self, given_up: set[tuple[bytes, int]], here: bytes) -> set[tuple[bytes, int]]:
         known = set(self._servers.values())
         return {(run_id, number) for run_id, number in given_up if run_id == here or run_id not in known}
+
+
+def _is_moving(reply: Any) -> bool:
+    return isinstance(reply, redis.exceptions.TryAgainError)
 
 
 def _unmoved(reply: Any) -> Any:

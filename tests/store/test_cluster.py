@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+import relier.store.cluster as cluster_module
 import relier.store.connection as connection_module
 from relier.settings import Settings
 from relier.store import SHARDS, Sending, Store
@@ -26,7 +27,8 @@ MARKERS = [f"rl:t:{{{shard:02d}}}:k" for shard in range(SHARDS)]
 
 
 @pytest.fixture
-def store(cluster: ClusterGroup) -> Iterator[Store]:
+def store(cluster: ClusterGroup, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setattr(cluster_module, "SLOT_MOVES", 0.1)
     with closing(Store.from_settings(Settings(**cluster.settings, namespace="t"))) as store:
         yield store
 
@@ -125,13 +127,12 @@ def test_a_script_never_stops_half_way_while_its_slot_moves(cluster: ClusterGrou
         for member in (other, *cluster.members):
             member.ask("CLUSTER", "SETSLOT", slot, "NODE", other.ask("CLUSTER", "MYID"))
 
-        def committed() -> bool:
+        def completed() -> int:
             with suppress(*UNAVAILABLE):  # The servers may take a moment to agree.
-                return tasks.commit("w1", sending, fence, hooks=False)
-            return False
+                return tasks.commit("w1", sending, fence, hooks=False) and store.counters()["completed"]
+            return 0
 
-        wait_until(committed, 30, "the commit where the slot has arrived")
-        assert store.counters()["completed"] == 1
+        assert wait_until(completed, 30, "the commit where the slot has arrived") == 1
     finally:
         cluster.empty()
         for member in cluster.members:
@@ -158,6 +159,29 @@ def test_no_message_is_lost_between_two_keys_while_its_slot_moves(cluster: Clust
         for member in (owner, other):
             member.ask("CLUSTER", "SETSLOT", slot, "STABLE")
     assert store.runner.run(exchange, keys, ("w1", 1, "a")) == [[1], [b"b", b"B"]]
+
+
+def test_a_push_waits_for_a_slot_that_moves(
+    cluster: ClusterGroup, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "SLOT_MOVES", 30.0)
+    sending = Sending("t", 12, "default", "act", b"body")
+    slot, owner, other = slot_and_ends(cluster, MARKERS[12])
+    store.runner.command("SET", MARKERS[12], "there")
+    refused = other.ask("INFO", "errorstats").get("errorstat_TRYAGAIN")
+    try:
+        other.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", owner.ask("CLUSTER", "MYID"))
+        owner.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", other.ask("CLUSTER", "MYID"))
+        scheduled: list[bool] = []
+        pushing = threading.Thread(target=lambda: scheduled.extend(store.tasks.schedule_many([(sending, 1.0)])))
+        pushing.start()
+        wait_until(lambda: other.ask("INFO", "errorstats").get("errorstat_TRYAGAIN") != refused, 30, "a refusal")
+        assert not scheduled
+    finally:
+        for member in (owner, other):
+            member.ask("CLUSTER", "SETSLOT", slot, "STABLE")
+    pushing.join(30)
+    assert scheduled == [True]
 
 
 def test_a_server_that_is_away_fails_what_is_its_own(
