@@ -76,6 +76,8 @@ def inspect_redis(client: redis.Redis, settings: Settings, more: Iterable[Check]
         findings.append(_unreachable(client, settings, error))
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         findings.append(_unreachable(client, settings, error))
+    except redis.exceptions.MovedError:
+        pass  # A server of a Cluster, asked as if it were alone: a check has said so.
     except redis.ResponseError as error:  # an ACL forbids a command
         findings.append(_refused(client, settings, error))
     return findings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import sys
@@ -156,10 +157,19 @@ def _follow(settings: Settings, broker: Broker, interval: float, as_json: bool) 
         for picture in _pictures(settings, broker, interval, told):
             told(picture)
             sys.stdout.flush()
+            if _nobody_reads():
+                raise BrokenPipeError
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Else its last flush would complain.
+
+
+def _nobody_reads() -> bool:
+    """Whether the pipe that we write to has lost its reader: while nothing changes, no write would tell."""
+    asked = select.poll()
+    asked.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
 
 
 def _pictures(settings: Settings, broker: Broker, interval: float, told: Any) -> Iterator[Picture]:

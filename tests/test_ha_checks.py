@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -75,6 +76,17 @@ def test_a_cluster_that_nobody_declared_is_refused(cluster: ClusterGroup) -> Non
 
     assert finding.message == "Redis is a server of a Redis Cluster, which has a part of the keys only."
     assert finding.fix == "Set RELIER_REDIS_USE_CLUSTER=true."
+
+
+def test_a_key_that_another_server_of_a_cluster_has_is_no_missing_right(cluster: ClusterGroup) -> None:
+    def reads_a_key(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
+        client.get("somewhere")
+        yield from ()
+
+    for master in cluster.masters():  # All but one of them have the key elsewhere.
+        known = Settings(redis_url=master.url)
+        found = inspect_redis(connect(known), known, [reads_a_key])
+        assert "permissions" not in {finding.name for finding in found}
 
 
 def test_a_redis_that_is_no_cluster_is_refused(sentinels: SentinelGroup) -> None:

@@ -86,6 +86,20 @@ def test_a_follower_tells_what_begins_and_leaves_and_ends_with_a_signal(
     assert "Traceback" not in follower.output
 
 
+def test_a_follower_ends_when_nobody_reads_it_any_more_though_nothing_changes(tmp_path: Path, store_url: str) -> None:
+    command = [sys.executable, "-m", "relier_cli", "tasks", "inflight", "--follow", "--interval", "0.1"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(redis_url=store_url), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as follower:
+        guard.watch(follower.pid)
+        assert follower.stdout is not None and follower.stderr is not None
+        assert follower.stdout.readline()
+        follower.stdout.close()
+        assert follower.wait(60) == 0, follower.stderr.read()
+        guard.forget(follower.pid)
+        assert follower.stderr.read() == b""
+
+
 def test_a_follower_survives_redis_going_away_and_coming_back(tmp_path: Path, private_server: PrivateServers) -> None:
     server = private_server("redis")
 
