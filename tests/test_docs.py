@@ -22,7 +22,7 @@ import typer
 from relier.account import COUNTERS
 from relier.settings import PREFIX, Settings
 from relier_cli.app import app
-from tests import sources, spawn
+from tests import guard, sources, spawn
 from tests.account import REQUIRE_VARIABLE
 from tests.conftest import PrivateServers, SharedServers, skip
 from tests.documented.pages import EXAMPLES, FENCE, PAGES, ROOT, Block, blocks, command_line
@@ -301,6 +301,7 @@ class Shell:
                 stderr=out,
                 start_new_session=True,
             )
+        guard.watch(process.pid)
         self.outputs.append(path)
         self.started.append(process)
         if command.endswith("&"):
@@ -330,6 +331,7 @@ class Shell:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            guard.forget(process.pid)
 
 
 @pytest.fixture
