@@ -63,7 +63,7 @@ class Desk:
         protections = json.dumps(kept.protections()) if kept else ""
         sending = self.sending(receipt)
         assert self.tasks.commit(self.worker, sending, fence, hooks=False, result=encoded, protections=protections)
-        self.tasks.settle([Settled(receipt.id, sending.shard, fence, confirmed=True)])
+        self.settle(receipt, sending.shard, fence)
         assert self.broker.store.records([receipt.id], sending.shard) == {}
 
     def die(self, receipt: TaskReceipt, error: Exception) -> None:
@@ -75,7 +75,11 @@ class Desk:
         fence = self.begin(receipt)
         sending = self.sending(receipt)
         assert self.tasks.discard(self.worker, sending, fence, reason, remember=60)
-        self.tasks.settle([Settled(receipt.id, sending.shard, fence, confirmed=True)])
+        self.settle(receipt, sending.shard, fence)
+
+    def settle(self, receipt: TaskReceipt, shard: int, fence: int) -> None:
+        generation = self.broker.store.runner.generation  # The store is the process's: other tests had it before.
+        self.tasks.settle([Settled(receipt.id, shard, fence, True, generation)])
 
     def from_id(self, receipt: TaskReceipt) -> TaskReceipt:
         return TaskReceipt.from_id(receipt.id, broker=self.broker)
