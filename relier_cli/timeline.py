@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,8 @@ from relier_cli.output import iso, print_table, span
 
 #: Ends of runs that the stream of events tells as well, at the very same time.
 _BOTH = frozenset({"crashed", "handed over", "released", "retried", "imported"})
+#: By so much (s) a producer may take the server's time for later than it is: it heard of it over a slow connection.
+_MISJUDGED = 1.0
 #: What events say of themselves.
 _OWN = ("at", "event", "task", "by", "worker")
 
@@ -45,7 +47,8 @@ def timeline(record: Record, events: list[dict[str, str]], died_at: float) -> li
     """Return all that happened, the oldest first, each thing once."""
     told = {(round(run.ended_at * 1e6), run.outcome) for run in record.runs}
     news = [event for event in events if (int(event["at"]), event["event"]) not in told or event["event"] not in _BOTH]
-    moments = [*_beginning(record), *_runs(record), *noted(news)]
+    later = [*_runs(record), *noted(news)]
+    moments = [*_before(_beginning(record), later), *later]
     if died_at and not any(moment.what == "dead-lettered" for moment in moments):
         moments.append(Moment(died_at, "dead-lettered", detail=record.reason))
     return sorted(dict.fromkeys(moments), key=lambda moment: moment.at)
@@ -56,6 +59,13 @@ def _beginning(record: Record) -> Iterator[Moment]:
         yield stamped
     elif record.created_at:
         yield Moment(record.created_at, "first known", whole=True)
+
+
+def _before(beginning: Iterable[Moment], later: Iterable[Moment]) -> Iterator[Moment]:
+    """Yield the beginning, not behind what followed by as little as a producer may misjudge the server's time."""
+    first = min((moment.at for moment in later), default=float("inf"))
+    for moment in beginning:
+        yield replace(moment, at=first) if 0 < moment.at - first < _MISJUDGED else moment
 
 
 def _stamped(body: bytes) -> Moment | None:

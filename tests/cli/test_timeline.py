@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
+from dramatiq import Message
 
 from relier.dlq import DeadLetters
-from relier.store import Store
+from relier.store import Sending, Store, shard_of
 from relier_cli.lookup import find
 from tests.cli.conftest import Tasks
 from tests.servers import RedisServer
@@ -78,3 +82,14 @@ def test_events_that_were_trimmed_are_not_needed_for_its_end(store: Store, tasks
     dead = tasks.dead()
     store.client.delete(store.keys.shard(dead.shard, "")[4])
     assert whats(store, dead.task_id)[-1] == "dead-lettered"
+
+
+@pytest.mark.parametrize(("ahead", "begins_with"), [(0.2, "enqueued"), (90.0, "run 1 began")])
+def test_a_slightly_misjudged_time_puts_nothing_before_the_beginning(
+    ahead: float, begins_with: str, store: Store, tasks: Tasks
+) -> None:
+    message = Message[Any]("default", "work", (), {}, {}, message_timestamp=int((time.time() + ahead) * 1000))
+    sending = Sending(message.message_id, shard_of(message.message_id), "default", "work", message.encode())
+    store.tasks.claim(Tasks.worker, sending, b"n", 0, slot_free=True)
+    life = whats(store, sending.task_id)
+    assert (life[0], sorted(life)) == (begins_with, ["enqueued", "run 1 began"])
