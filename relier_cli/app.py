@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from relier_cli.chaos import command as chaos
 from relier_cli.demo.command import demo
 from relier_cli.examples import epilog
 from relier_cli.logs import log_for_people
+from relier_cli.output import UNWRITABLE
 from relier_cli.top import top
 from relier_cli.ui.command import ui
 
@@ -66,12 +68,19 @@ app.add_typer(chaos.app, name="chaos", epilog=epilog("chaos"))
 
 def main() -> None:
     """Run `rl`. Expected errors print one line and exit 1; misuse exits 2; Ctrl-C exits 130."""
+    if sys.stdout is None:  # Started with it closed, as by `>&-`: nobody wants to read.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         app()
     except RelierError as error:
         _fail(str(error))
     except RedisError as error:
         _fail(f"Redis failed: {error}")
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Else the last flush would complain as well.
+        _fail(f"The output cannot be written: {error.strerror}.")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -111,6 +111,7 @@ def _completed(survey: Survey, beginning: str) -> tuple[str, int]:
     raise NoRecordError(
         f"There is no record of task {beginning!r}: no worker has claimed it yet, or it has ended:"
         " of most tasks that complete nothing is kept."
+        " `rl queue list` shows where tasks wait, and whether anybody consumes them."
         " Had its message been refused as not what a producer sent, `rl dlq list` would have it under raw-…."
     )
 

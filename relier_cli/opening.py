@@ -16,6 +16,7 @@ from relier.settings import Settings, get_settings
 from relier.store import Store, get_store
 from relier.store.connection import UNAVAILABLE
 from relier.store.permissions import explained
+from relier_cli.output import UNWRITABLE
 
 
 @contextmanager
@@ -26,6 +27,8 @@ def opened_store(settings: Settings | None = None) -> Iterator[Store]:
     try:
         yield store
     except UNAVAILABLE as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:  # It is not Redis that is in trouble.
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         text = f"Relier cannot reach Redis ({place(store.client, settings)}). {reason}"
         raise StoreUnavailableError(text) from None

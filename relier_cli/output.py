@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -11,6 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from relier import dead_letters
+
+#: Why what is printed cannot be written: a disk that is full, a terminal that was closed.
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 #: The option that every command which prints data has.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -132,6 +133,20 @@ def test_what_goes_into_a_pipe_or_to_who_wants_no_colours_has_none(
         assert "Traceback" not in done.stderr
     line = populated.line(calls(command)[0])
     assert ESCAPE not in on_terminal(rl, line, NO_COLOR="1", TERM="xterm-256color")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [(">/dev/full", 1, "The output cannot be written: No space left on device.\n"), (">&-", 0, "")],
+)
+def test_output_that_nobody_can_take_costs_no_traceback(redirection: str, code: int, told: str) -> None:
+    """On a disk that is full; and started without a standard output, as cron jobs may be."""
+    command = f"{sys.executable} -m relier_cli config show {redirection}"
+    line = ["sh", "-c", command]
+    done = subprocess.run(
+        line, check=False, env=processes.environment(), stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stderr) == (code, told)
 
 
 @pytest.mark.parametrize("server", ["embedded"], indirect=True)
