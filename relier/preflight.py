@@ -111,7 +111,7 @@ def _refused(client: redis.Redis, settings: Settings, error: redis.ResponseError
         "error",
         "permissions",
         f"Redis ({place(client, settings)}) refused a command that Relier needs. {_one_line(error)}",
-        "Give its user the rights of a role: redis/users.acl.",
+        "Give its user the rights of a role: redis/users.acl. To look at the whole, use the viewer's.",
     )
 
 

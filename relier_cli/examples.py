@@ -6,8 +6,8 @@ from __future__ import annotations
 QUESTIONS: dict[str, dict[str, str]] = {
     "": {
         "Is anything running?": "rl tasks inflight",
-        "What goes on, at a glance?": "rl top",
-        "Why does my task not run?": "rl worker status; rl queue list; rl admission status; rl dlq list",
+        "What goes on, at a glance?": "rl top; rl ui",
+        "Why does my task not run?": "rl queue list; rl worker status; rl tasks list --state due; rl dlq list",
         "Who puts back the tasks of dead workers?": "rl worker status; rl tasks list --state due",
         "Why is it in the DLQ?": "rl dlq inspect ID",
         "Did it run twice?": "rl tasks inspect ID",
@@ -15,7 +15,6 @@ QUESTIONS: dict[str, dict[str, str]] = {
         "Is the failure rate rising?": "rl slo status",
         "Is everything set up right?": "rl doctor; rl config validate",
         "Is every task accounted for?": "rl audit",
-        "All of it at a glance?": "rl top; rl ui",
     },
     "tasks": {
         "What runs now, and where?": "rl tasks inflight --follow",
