@@ -356,7 +356,12 @@ def own_redis(servers: SharedServers, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize(
-    ("page", "on"), [("README.md", "embedded"), ("README.md", "rabbitmq"), ("docs/quickstart.md", "redis")]
+    ("page", "on"),
+    [
+        ("README.md", "embedded"),
+        ("README.md", "rabbitmq"),
+        pytest.param("docs/quickstart.md", "redis", marks=pytest.mark.slow),
+    ],
 )
 def test_the_first_example_works_as_shown(page: str, on: str, shell: Shell, request: pytest.FixtureRequest) -> None:
     shell.environ |= {variable: request.getfixturevalue(fixture) for variable, fixture in _ON[on].items()}

@@ -82,7 +82,9 @@ def test_a_worker_that_is_killed_at_the_third_identical_failure(point: str, flee
     counters = fleet.settle(1 + 3 + crashes + 1)
 
     assert marker.exists()
-    assert (counters.get("crashes", 0), counters["stopped_identical"]) == (crashes, 1)
+    assert counters["stopped_identical"] == 1
+    # A callback that had ended in the killed worker, and was not yet told to the store, ran again.
+    assert crashes <= counters.get("crashes", 0) <= crashes + 3
     assert fleet.counted("ran")[message.message_id] == 3 + crashes
     _check_the_end(fleet, message, failures=3 + crashes)
 

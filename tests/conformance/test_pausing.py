@@ -62,7 +62,7 @@ def reasons(fleet: Harness, *tasks: str) -> list[str]:
     return [record.reason for task in tasks if (record := fleet.record(task))]
 
 
-@where(("embedded", "rabbitmq", "sqlite"))
+@where(("embedded", "rabbitmq"))
 def test_a_paused_queue_rests_and_the_others_go_on(fleets: Fleets) -> None:
     fleet = fleets()
     urgent = urgent_actors.use(fleet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import copy
 import json
+import os
 import re
 import shlex
 from typing import Any
@@ -74,6 +75,8 @@ def environment_of(lines: str) -> dict[str, str]:
 
 def read_as_settings(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Return the settings of a process with these variables; each must have been read."""
+    for name in [name for name in os.environ if name.startswith("RELIER_")]:
+        monkeypatch.delenv(name)  # those of the test run
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert unknown_variables(variables) == []

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from relier.brokers import default_broker
 from relier.settings import Settings
 from relier.store import SHARDS, Record, Store
@@ -283,6 +285,12 @@ class Harness:
 
     def unsettled(self, ended: int) -> str:
         """Return what is still to happen until `ended` tasks have ended and nothing moves; '' when all is quiet."""
+        try:
+            return self._unsettled(ended)
+        except redis.ConnectionError as error:  # A test has just cut every connection, ours too.
+            return f"a look at the store: {error}"
+
+    def _unsettled(self, ended: int) -> str:
         counters = self.store.counters()
         done = sum(counters.get(name, 0) for name in ("completed", "dead", "discarded")) - counters.get("dlq_left", 0)
         if done < ended:
