@@ -75,7 +75,7 @@ def retried_later(fleet: Harness) -> str:
     return task
 
 
-@where(("embedded", "rabbitmq", "sqlite"))
+@where(("embedded", "rabbitmq"))
 def test_after_a_purge_nothing_older_runs_and_everything_newer_does(fleets: Fleets) -> None:
     """What was queued, delayed, retrying, running and fetched, with a worker that hangs and comes back."""
     fleet = fleets(heartbeat_ttl=3)
