@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import sources
+from tests.conftest import skip
 from tests.documented.pages import ROOT, blocks
 from tests.processes import Started, actors, rl, run
 from tests.servers import RabbitmqServer
@@ -33,11 +35,11 @@ def documented_permissions(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("server", ["embedded"], indirect=True)
 def test_the_documented_permissions_are_enough(
-    rabbitmq: RabbitmqServer, vhost: str, store_url: str, tmp_path: Path
+    rabbitmq: RabbitmqServer, vhost: str, store_url: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     evaluate: Any = getattr(rabbitmq, "evaluate", None)
     if evaluate is None:
-        pytest.skip("needs a server whose users a test may change")
+        skip(request, sources.Unavailable("rabbitmq", "needs a server whose users a test may change"))
     name = vhost.rpartition("/")[2]
     texts = ", ".join('<<"' + part.replace("\\", "\\\\") + '">>' for part in documented_permissions(tmp_path))
     evaluate(
